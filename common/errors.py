@@ -1,0 +1,17 @@
+"""The one exception for input a user can mend, and how a command line reports it."""
+
+import sys
+from collections.abc import Callable
+
+
+class InputError(ValueError):
+    """Bad input: one sentence that names the culprit and the way out."""
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command line; an `InputError` becomes one line on stderr and exit code 2."""
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

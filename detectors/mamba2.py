@@ -1,0 +1,122 @@
+"""The Mamba-2 block (Dao & Gu 2024, "Transformers are SSMs", arXiv 2405.21060) in plain torch.
+
+Parameter names and shapes are those of `mamba_ssm.Mamba2` with one group and no tensor
+parallelism, so that a checkpoint of either loads in the other. The token sequences here are short
+(2 to 8), so the state-space recurrence is computed in its quadratic "dual" form.
+"""
+
+import importlib.util
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class GatedRMSNorm(nn.Module):
+    """RMS norm of `x * silu(z)`, as `mamba_ssm`'s RMSNormGated with `norm_before_gate=False`."""
+
+    def __init__(self, size: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """Normalise over the last axis; `x` and `z` are (..., size)."""
+        return F.rms_norm(x * F.silu(z), self.weight.shape, self.weight, self.eps)
+
+
+class Mamba2(nn.Module):
+    """Mamba-2 block, (batch, length, d_model) -> (batch, length, d_model), causal along length.
+
+    Args:
+        d_model: width of a token.
+        d_state: size N of the state-space model's state.
+        d_conv: width of the causal depthwise convolution.
+        expand: inner width is `expand * d_model`.
+        headdim: channels P that share one decay; must divide the inner width.
+        generator: draws the initial weights; the global generator if None.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        headdim: int = 16,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.d_state, self.d_conv, self.headdim = d_state, d_conv, headdim
+        self.d_inner = expand * d_model
+        if self.d_inner % headdim:
+            raise ValueError(f"headdim {headdim} does not divide the inner width {self.d_inner}")
+        self.nheads = self.d_inner // headdim
+        conv_dim = self.d_inner + 2 * d_state
+        self.in_proj = nn.Linear(d_model, self.d_inner + conv_dim + self.nheads, bias=False)
+        self.conv1d = nn.Conv1d(conv_dim, conv_dim, d_conv, groups=conv_dim, padding=d_conv - 1)
+        self.dt_bias = nn.Parameter(torch.empty(self.nheads))
+        self.A_log = nn.Parameter(torch.empty(self.nheads))
+        self.D = nn.Parameter(torch.ones(self.nheads))
+        self.norm = GatedRMSNorm(self.d_inner)
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
+        self.reset_parameters(generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw initial weights as `mamba_ssm` does: dt in [1e-3, 0.1] log-uniform, A in [1, 16]."""
+        for linear in (self.in_proj, self.out_proj):
+            nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5), generator=generator)
+        bound = 1 / math.sqrt(self.d_conv)
+        for parameter in (self.conv1d.weight, self.conv1d.bias):
+            assert parameter is not None
+            parameter.uniform_(-bound, bound, generator=generator)
+        self.dt_bias.uniform_(math.log(1e-3), math.log(0.1), generator=generator)
+        dt = self.dt_bias.exp().clamp(min=1e-4)
+        self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+        self.A_log.uniform_(1, 16, generator=generator).log_()
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Map tokens `u`, float32 (batch, length, d_model), to the same shape."""
+        batch, length, _ = u.shape
+        z, xBC, dt = self.in_proj(u).split(
+            [self.d_inner, self.d_inner + 2 * self.d_state, self.nheads], dim=-1
+        )
+        xBC = F.silu(self.conv1d(xBC.transpose(1, 2))[..., :length].transpose(1, 2))
+        x, B, C = xBC.split([self.d_inner, self.d_state, self.d_state], dim=-1)
+        x = x.reshape(batch, length, self.nheads, self.headdim)
+        y = self.dual_form(x, F.softplus(dt + self.dt_bias), B, C) + self.D[:, None] * x
+        return self.out_proj(self.norm(y.reshape(batch, length, self.d_inner), z))
+
+    def dual_form(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor) -> Tensor:
+        """State-space output as masked attention (the paper's equation 16).
+
+        Args:
+            x: (batch, length, heads, headdim).
+            dt: step sizes, (batch, length, heads).
+            B, C: input and output projections, (batch, length, d_state).
+        """
+        log_decay = torch.cumsum(-dt * self.A_log.exp(), dim=1).transpose(1, 2)
+        segment = log_decay[..., :, None] - log_decay[..., None, :]
+        causal = torch.ones(segment.shape[-2:], dtype=torch.bool, device=x.device).tril()
+        decay = segment.masked_fill(~causal, -torch.inf).exp()
+        attention = (C @ B.transpose(1, 2))[:, None] * decay * dt.transpose(1, 2)[:, :, None, :]
+        return (attention @ x.transpose(1, 2)).transpose(1, 2)
+
+
+def native_available(device: torch.device | str) -> bool:
+    """Tell whether `mamba_ssm`'s own CUDA kernels can serve `device`."""
+    return torch.device(device).type == "cuda" and importlib.util.find_spec("mamba_ssm") is not None
+
+
+def make_block(device: torch.device | str, generator: torch.Generator | None, **size: int) -> nn.Module:
+    """Build `mamba_ssm.Mamba2` on CUDA where that package is installed, else the torch block."""
+    block = Mamba2(**size, generator=generator)
+    if not native_available(device):
+        return block.to(device)
+    from mamba_ssm import Mamba2 as NativeMamba2
+
+    native = NativeMamba2(**size, device=device)
+    native.load_state_dict(block.state_dict())
+    return native
