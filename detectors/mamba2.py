@@ -35,7 +35,6 @@ class Mamba2(nn.Module):
         d_conv: width of the causal depthwise convolution.
         expand: inner width is `expand * d_model`.
         headdim: channels P that share one decay; must divide the inner width.
-        generator: draws the initial weights; the global generator if None.
     """
 
     def __init__(
@@ -45,7 +44,6 @@ class Mamba2(nn.Module):
         d_conv: int = 4,
         expand: int = 2,
         headdim: int = 16,
-        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.d_state, self.d_conv, self.headdim = d_state, d_conv, headdim
@@ -61,21 +59,15 @@ class Mamba2(nn.Module):
         self.D = nn.Parameter(torch.ones(self.nheads))
         self.norm = GatedRMSNorm(self.d_inner)
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
-        self.reset_parameters(generator)
+        self.reset_parameters()
 
     @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw initial weights as `mamba_ssm` does: dt in [1e-3, 0.1] log-uniform, A in [1, 16]."""
-        for linear in (self.in_proj, self.out_proj):
-            nn.init.kaiming_uniform_(linear.weight, a=math.sqrt(5), generator=generator)
-        bound = 1 / math.sqrt(self.d_conv)
-        for parameter in (self.conv1d.weight, self.conv1d.bias):
-            assert parameter is not None
-            parameter.uniform_(-bound, bound, generator=generator)
-        self.dt_bias.uniform_(math.log(1e-3), math.log(0.1), generator=generator)
+    def reset_parameters(self) -> None:
+        """Draw dt log-uniform in [1e-3, 0.1] and A uniform in [1, 16], as `mamba_ssm` does."""
+        self.dt_bias.uniform_(math.log(1e-3), math.log(0.1))
         dt = self.dt_bias.exp().clamp(min=1e-4)
         self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
-        self.A_log.uniform_(1, 16, generator=generator).log_()
+        self.A_log.uniform_(1, 16).log_()
 
     def forward(self, u: Tensor) -> Tensor:
         """Map tokens `u`, float32 (batch, length, d_model), to the same shape."""
@@ -95,7 +87,8 @@ class Mamba2(nn.Module):
         Args:
             x: (batch, length, heads, headdim).
             dt: step sizes, (batch, length, heads).
-            B, C: input and output projections, (batch, length, d_state).
+            B: input projections, (batch, length, d_state).
+            C: output projections, (batch, length, d_state).
         """
         log_decay = torch.cumsum(-dt * self.A_log.exp(), dim=1).transpose(1, 2)
         segment = log_decay[..., :, None] - log_decay[..., None, :]
@@ -110,9 +103,9 @@ def native_available(device: torch.device | str) -> bool:
     return torch.device(device).type == "cuda" and importlib.util.find_spec("mamba_ssm") is not None
 
 
-def make_block(device: torch.device | str, generator: torch.Generator | None, **size: int) -> nn.Module:
+def make_block(device: torch.device | str, **size: int) -> nn.Module:
     """Build `mamba_ssm.Mamba2` on CUDA where that package is installed, else the torch block."""
-    block = Mamba2(**size, generator=generator)
+    block = Mamba2(**size)
     if not native_available(device):
         return block.to(device)
     from mamba_ssm import Mamba2 as NativeMamba2

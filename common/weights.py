@@ -1,0 +1,24 @@
+"""Tensors to and from safetensors files, which hold no code."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from common.errors import InputError
+from common.files import replacing
+
+
+def save_weights(path: Path | str, tensors: dict[str, Tensor]) -> None:
+    """Write named tensors, atomically."""
+    with replacing(path) as temporary:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
+
+
+def load_weights(path: Path | str) -> dict[str, Tensor]:
+    """Read named tensors; raise `InputError` where the file is missing or broken."""
+    try:
+        return load_file(path)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise InputError(f"{path} holds no readable weights ({error}); train it again.") from error

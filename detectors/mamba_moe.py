@@ -1,0 +1,237 @@
+"""The flagship: a sparse mixture of Mamba-2 experts over a short sequence of feature tokens."""
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from common.files import read_json, write_json
+from common.randomness import torch_seed
+from common.weights import load_weights, save_weights
+from detectors.base import Detector
+from detectors.mamba2 import make_block
+from detectors.preprocessing import PiecewiseLinearEncoding
+
+BATCH = 256
+SCORING_BATCH = 8192
+
+
+class Expert(nn.Module):
+    """Pre-norm residual Mamba-2 blocks and a linear head: tokens (n, T, D) to logits (n,)."""
+
+    def __init__(self, d_model: int, depth: int, device: torch.device) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.RMSNorm(d_model) for _ in range(depth))
+        self.blocks = nn.ModuleList(make_block(device, d_model=d_model) for _ in range(depth))
+        self.head = nn.Linear(d_model, 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the logit of the mean token."""
+        for norm, block in zip(self.norms, self.blocks, strict=True):
+            tokens = tokens + block(norm(tokens))
+        return self.head(tokens.mean(dim=1)).squeeze(1)
+
+
+class NoisyTopKRouter(nn.Module):
+    """Noisy top-k gating with a load-balancing loss (Shazeer et al. 2017, section 2.1 and 4)."""
+
+    def __init__(self, n_inputs: int, n_experts: int, top_k: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(n_inputs, n_experts)
+        self.noise = nn.Linear(n_inputs, n_experts)
+        nn.init.zeros_(self.noise.weight)
+        self.top_k = top_k
+
+    def forward(self, x: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Return gates, (n, E) with `top_k` non-zero entries a row, and the balance loss.
+
+        Noise is added only where a `generator` is given.
+        """
+        logits = self.gate(x)
+        if generator is not None:
+            scale = F.softplus(self.noise(x))
+            logits = logits + scale * torch.randn(logits.shape, generator=generator)
+        values, chosen = logits.topk(self.top_k, dim=1)
+        gates = torch.zeros_like(logits).scatter(1, chosen, values.softmax(dim=1))
+        importance = logits.softmax(dim=1).mean(dim=0)
+        return gates, importance.var(correction=0) / importance.mean().square()
+
+
+class MambaMoE(nn.Module):
+    """Preprocessing, tokens, router and experts: rows (n, d) to logits (n,)."""
+
+    def __init__(
+        self,
+        n_features: int,
+        n_bins: int,
+        n_tokens: int,
+        d_model: int,
+        depth: int,
+        n_experts: int,
+        top_k: int,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        self.encoding = PiecewiseLinearEncoding(n_features, n_bins)
+        self.tokenizer = nn.Linear(self.encoding.n_outputs, n_tokens * d_model)
+        self.router = NoisyTopKRouter(self.encoding.n_outputs, n_experts, top_k)
+        self.experts = nn.ModuleList(Expert(d_model, depth, device) for _ in range(n_experts))
+        self.d_model = d_model
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Score rows in the input's units, float64 (n, d); no routing noise."""
+        return self.mix(self.encoding(X), None)[0]
+
+    def mix(self, encoded: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Return logits (n,) of encoded rows and the router's balance loss."""
+        tokens = self.tokenizer(encoded).unflatten(1, (-1, self.d_model))
+        gates, balance = self.router(encoded, generator)
+        logits = torch.zeros(len(encoded), device=encoded.device)
+        for index, expert in enumerate(self.experts):
+            routed = gates[:, index].nonzero().squeeze(1)
+            if len(routed):
+                contribution = expert(tokens[routed]) * gates[routed, index]
+                logits = logits.index_add(0, routed, contribution)
+        return logits, balance
+
+
+class MambaMoEDetector(Detector):
+    """Mixture of Mamba-2 experts, trained on weighted draws of the rows with cross-entropy.
+
+    Args:
+        n_experts: number of experts; None chooses it from the data (`suggest_n_experts`).
+        top_k: experts that score a row.
+        d_model: width of a token.
+        depth: Mamba-2 blocks in an expert.
+        n_tokens: length of the token sequence.
+        n_bins: piecewise-linear bins a column.
+        steps: AdamW steps of `fit`; `partial_fit` takes half as many.
+        learning_rate: AdamW's peak learning rate.
+        random_state: seed of weights, batches and routing noise.
+        device: torch device.
+        progress: show a progress bar.
+    """
+
+    def __init__(
+        self,
+        n_experts: int | None = None,
+        top_k: int = 2,
+        d_model: int = 32,
+        depth: int = 1,
+        n_tokens: int = 4,
+        n_bins: int = 8,
+        steps: int = 300,
+        learning_rate: float = 3e-3,
+        random_state: int = 0,
+        device: str = "cpu",
+        progress: bool = False,
+    ) -> None:
+        self.n_experts = n_experts
+        self.top_k = top_k
+        self.d_model = d_model
+        self.depth = depth
+        self.n_tokens = n_tokens
+        self.n_bins = n_bins
+        self.steps = steps
+        self.learning_rate = learning_rate
+        self.random_state = random_state
+        self.device = device
+        self.progress = progress
+
+    def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
+        self.n_experts_ = self.n_experts or suggest_n_experts(X)
+        with torch_seed(self.random_state) as generator:
+            self.network_ = self._build()
+            self.network_.encoding.fit(X)
+            self._train(X, y, weight, self.steps, generator)
+
+    def _partial_fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
+        with torch_seed(self.random_state + 1) as generator:
+            self._train(X, y, weight, self.steps // 2, generator)
+
+    def _build(self) -> MambaMoE:
+        device = torch.device(self.device)
+        return MambaMoE(
+            self.n_features_in_,
+            self.n_bins,
+            self.n_tokens,
+            self.d_model,
+            self.depth,
+            self.n_experts_,
+            min(self.top_k, self.n_experts_),
+            device,
+        ).to(device)
+
+    def _train(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        weight: np.ndarray,
+        steps: int,
+        generator: torch.Generator,
+    ) -> None:
+        network = self.network_.train()
+        encoded = network.encoding(X)
+        labels = torch.as_tensor(y, dtype=torch.float32)
+        odds = torch.from_numpy(weight)
+        optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, steps)
+        bar = tqdm(range(steps), "mamba-moe", unit="step", disable=not self.progress)
+        for step in bar:
+            batch = torch.multinomial(odds, BATCH, replacement=True, generator=generator)
+            logits, balance = network.mix(encoded[batch], generator)
+            loss = F.binary_cross_entropy_with_logits(logits, labels[batch].to(logits.device))
+            optimizer.zero_grad()
+            (loss + 0.01 * balance).backward()
+            optimizer.step()
+            schedule.step()
+            if step % 50 == 0:
+                bar.set_postfix(loss=f"{loss.item():.3f}")
+        network.eval()
+
+    def log_odds(self, X: Tensor) -> Tensor:
+        """Return the differentiable log-odds, float32 (n,), of rows, float (n, d)."""
+        return self.network_(X)
+
+    @torch.inference_mode()
+    def _log_odds(self, X: np.ndarray) -> np.ndarray:
+        batches = torch.from_numpy(X).split(SCORING_BATCH)
+        return torch.cat([self.network_(batch) for batch in batches]).double().cpu().numpy()
+
+    def save(self, folder: Path | str) -> None:
+        """Write `settings.json` and `weights.safetensors`."""
+        fitted = {"n_experts_": self.n_experts_, "n_features_in_": self.n_features_in_}
+        write_json(Path(folder) / "settings.json", {"params": self.get_params(), "fitted": fitted})
+        save_weights(Path(folder) / "weights.safetensors", self.network_.state_dict())
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Rebuild the network and read its weights."""
+        settings = read_json(Path(folder) / "settings.json")
+        detector = cls(**settings["params"])
+        for name, value in settings["fitted"].items():
+            setattr(detector, name, value)
+        detector.classes_, detector.threshold_ = np.array([0, 1]), 0.0
+        detector.network_ = detector._build()
+        detector.network_.load_state_dict(load_weights(Path(folder) / "weights.safetensors"))
+        detector.network_.eval()
+        return detector
+
+
+def suggest_n_experts(X: np.ndarray) -> int:
+    """Choose 2, 4 or 8 experts from the complexity of the rows `X`, float (n, d).
+
+    Complexity is the participation ratio of the correlation matrix's eigenvalues, the effective
+    number of independent columns; an expert is given for every two of them.
+    """
+    spread = X.std(axis=0)
+    columns = X[:, spread > 0]
+    if columns.shape[1] < 2:
+        return 2
+    eigenvalues = np.linalg.eigvalsh(np.corrcoef(columns, rowvar=False)).clip(min=0)
+    effective = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
+    return int(np.clip(2 ** np.round(np.log2(effective / 2)), 2, 8))

@@ -1,0 +1,40 @@
+"""In-model preprocessing: robust scale and piecewise-linear bins, held as torch buffers."""
+
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from common.scaling import RowScaler
+
+
+class PiecewiseLinearEncoding(nn.Module):
+    """Scaled columns followed by their piecewise-linear encoding (Gorishniy et al. 2022).
+
+    Bin edges are the training quantiles, so the sum over a column's bins is its quantile map.
+    Columns with few values have bins of no width; these encode a step.
+    """
+
+    edges: Tensor
+
+    def __init__(self, n_features: int, n_bins: int) -> None:
+        super().__init__()
+        self.scaler = RowScaler(n_features)
+        self.register_buffer("edges", torch.zeros(n_features, n_bins + 1))
+        self.n_outputs = n_features * (n_bins + 1)
+
+    def fit(self, X: np.ndarray) -> Self:
+        """Learn scale and quantiles of `X`, float (n, d)."""
+        scaled = self.scaler.fit(X)(X).numpy()
+        quantiles = np.linspace(0, 1, self.edges.shape[1])
+        self.edges.copy_(torch.from_numpy(np.quantile(scaled, quantiles, axis=0).T))
+        return self
+
+    def forward(self, X: ArrayLike | Tensor) -> Tensor:
+        """Encode rows, (n, d) in the input's units, as float32 (n, d * (n_bins + 1))."""
+        scaled = self.scaler(X)
+        low, high = self.edges[:, :-1], self.edges[:, 1:]
+        bins = ((scaled[..., None] - low) / (high - low).clamp(min=1e-3)).clamp(0, 1)
+        return torch.cat([scaled, bins.flatten(1)], dim=1)

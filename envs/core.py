@@ -1,0 +1,138 @@
+"""The env's arithmetic for N lanes at once; every face of the env is built on it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detectors import Detector
+from envs.rewards import Measures, RewardWeights, reward_terms
+from envs.scenario import Scenario
+from generators.feasibility import nearest_distance
+
+START_NOISE = 0.3
+MIN_NOVELTY = 0.25
+SCORE_SCALE = 4.0
+OBSERVED_RANGE = 5.0
+EXTRA_OBSERVATIONS = 4
+
+
+@dataclass(frozen=True)
+class Step:
+    """Outcome of one step, one entry a lane; `samples` are in the input's units."""
+
+    samples: np.ndarray
+    measures: Measures
+    bypass: Tensor
+    success: Tensor
+    terms: dict[str, Tensor]
+    reward: Tensor
+
+
+class LatentCore:
+    """State and transition of `n_lanes` independent episodes on one scenario.
+
+    Args:
+        scenario: what is played on.
+        n_lanes: number of episodes at once.
+        horizon: steps an episode lasts, for the observation's last entry.
+        step_size: latent distance of an action entry of 1.
+        weights: of the reward's terms.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        n_lanes: int,
+        horizon: int,
+        step_size: float,
+        weights: RewardWeights,
+    ) -> None:
+        self.scenario, self.horizon = scenario, horizon
+        self.step_size, self.weights = step_size, weights
+        self.latent_dim = scenario.generator.latent_dim
+        self.latents = torch.from_numpy(scenario.generator.encode(scenario.X, scenario.y))
+        self.limit = float(self.latents.abs().max()) + 1
+        self.z = torch.zeros(n_lanes, self.latent_dim)
+        self.elapsed = torch.zeros(n_lanes, dtype=torch.int64)
+        self.samples = np.zeros((n_lanes, scenario.X.shape[1]))
+        self.measures = Measures(*torch.zeros(3, n_lanes))
+        self.restore()
+
+    def restore(self) -> None:
+        """Go back to the scenario's own detector and bank."""
+        self.detector = self.scenario.detector
+        self.bank = self.scenario.generator.scaler(self.scenario.bank)
+
+    def observation_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lowest and highest observation, float32 (latent_dim + 4,)."""
+        extra_low = [-OBSERVED_RANGE, -1, 0, 0]
+        extra_high = [OBSERVED_RANGE, OBSERVED_RANGE, 1, 1]
+        low = np.r_[np.full(self.latent_dim, -self.limit), extra_low]
+        high = np.r_[np.full(self.latent_dim, self.limit), extra_high]
+        return low.astype(np.float32), high.astype(np.float32)
+
+    def reset(self, lanes: Tensor, rows: np.ndarray, noise: np.ndarray) -> None:
+        """Start `lanes`, int64 (k,), at real `rows`, int (k,), plus latent `noise` (k, L)."""
+        start = self.latents[rows] + START_NOISE * torch.from_numpy(noise).float()
+        self.z[lanes] = start.clamp(-self.limit, self.limit)
+        self.elapsed[lanes] = 0
+        self.refresh(lanes)
+
+    def refresh(self, lanes: Tensor) -> None:
+        """Measure `lanes` anew, after a reset or a change of detector or bank."""
+        self.samples[lanes.numpy()], self.measures[lanes] = self.measure(self.z[lanes])
+
+    @torch.no_grad()
+    def measure(self, z: Tensor) -> tuple[np.ndarray, Measures]:
+        """Decode latents (n, L) as anomalies; return rows, float64 (n, d), and their measures."""
+        generator = self.scenario.generator
+        rows = generator.scaler.inverse(generator.decode_scaled(z, torch.ones(len(z))))
+        scaled = generator.scaler(rows)
+        samples = rows.numpy()
+        log_odds = torch.from_numpy(self.detector.decision_function(samples)).float()
+        return samples, Measures(log_odds, self.scenario.gate.margin(scaled), self.novelty(scaled))
+
+    def novelty(self, scaled: Tensor) -> Tensor:
+        """Distance of scaled rows (n, d) to the bank in gate radii, clipped to [0, 1]."""
+        if len(self.bank) == 0:
+            return torch.ones(len(scaled))
+        return (nearest_distance(scaled, self.bank) / self.scenario.gate.radius).clamp(max=1)
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Move every lane by `actions`, float32 (N, L) in [-1, 1]."""
+        before = self.measures
+        moved = self.z + self.step_size * torch.as_tensor(actions, dtype=torch.float32).clamp(-1, 1)
+        self.z = moved.clamp(-self.limit, self.limit)
+        self.elapsed += 1
+        self.samples, self.measures = self.measure(self.z)
+        bypass = self.measures.log_odds <= self.detector.threshold_
+        success = bypass & (self.measures.margin > 0) & (self.measures.novelty > MIN_NOVELTY)
+        terms = reward_terms(before, self.measures, success, self.weights)
+        reward = torch.stack(list(terms.values())).sum(dim=0)
+        return Step(self.samples.copy(), self.measures, bypass, success, terms, reward)
+
+    def observe(self) -> np.ndarray:
+        """Return observations, float32 (N, latent_dim + 4).
+
+        A row is z, the log-odds over 4 within +-5, the margin in [-1, 5], the novelty in [0, 1]
+        and the fraction of the episode used.
+        """
+        extra = [
+            (self.measures.log_odds / SCORE_SCALE).clamp(-OBSERVED_RANGE, OBSERVED_RANGE),
+            self.measures.margin.clamp(-1, OBSERVED_RANGE),
+            self.measures.novelty,
+            (self.elapsed / self.horizon).clamp(max=1),
+        ]
+        return torch.cat([self.z, torch.stack(extra, dim=1)], dim=1).float().numpy()
+
+    def replace_detector(self, detector: Detector) -> None:
+        """Play on against another detector."""
+        self.detector = detector
+        self.refresh(torch.arange(len(self.z)))
+
+    def remember(self, rows: np.ndarray) -> None:
+        """Add found `rows`, float64 (m, d) in the input's units, to the bank."""
+        self.bank = torch.cat([self.bank, self.scenario.generator.scaler(rows)])
+        self.refresh(torch.arange(len(self.z)))

@@ -1,0 +1,64 @@
+"""The reward: change of a potential per step, a diversity term and a bonus on success."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """Weights of the reward's terms.
+
+    Attributes:
+        bypass: per unit by which the detector's log-odds of anomaly fall in a step. It is dense in
+            the log-odds: a hardened detector's probability is flat, and teaches nothing.
+        feasibility: per gate radius by which a candidate nears the support's edge from inside.
+        diversity: per unit of novelty, each step.
+        success: bonus when bypass, feasibility and novelty hold together.
+    """
+
+    bypass: float = 0.25
+    feasibility: float = 2.0
+    diversity: float = 0.05
+    success: float = 1.0
+
+
+@dataclass
+class Measures:
+    """What the env measures of its candidates, one entry a lane.
+
+    Attributes:
+        log_odds: the detector's log-odds of anomaly, float32 (n,).
+        margin: feasibility margin in gate radii, float32 (n,); above 0 is feasible.
+        novelty: distance to the bank in gate radii, clipped to [0, 1], float32 (n,).
+    """
+
+    log_odds: Tensor
+    margin: Tensor
+    novelty: Tensor
+
+    def __getitem__(self, lanes: Tensor) -> "Measures":
+        return Measures(self.log_odds[lanes], self.margin[lanes], self.novelty[lanes])
+
+    def __setitem__(self, lanes: Tensor, values: "Measures") -> None:
+        self.log_odds[lanes] = values.log_odds
+        self.margin[lanes] = values.margin
+        self.novelty[lanes] = values.novelty
+
+
+def reward_terms(
+    before: Measures, after: Measures, success: Tensor, weights: RewardWeights
+) -> dict[str, Tensor]:
+    """Return the reward's named terms, each float32 (n,); their sum is the reward.
+
+    Bypass and feasibility are differences of a potential (Ng, Harada & Russell 1999), so that
+    wandering earns nothing.
+    """
+    inside = after.margin.clamp(max=0) - before.margin.clamp(max=0)
+    return {
+        "bypass": weights.bypass * (before.log_odds - after.log_odds),
+        "feasibility": weights.feasibility * inside,
+        "diversity": weights.diversity * after.novelty,
+        "success": weights.success * success.to(torch.float32),
+    }

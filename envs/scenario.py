@@ -1,0 +1,92 @@
+"""What an episode plays on: rows, a generator, a live detector and the feasibility gate."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+import data
+import detectors
+import generators
+from common.files import read_json
+from common.randomness import draw_seed
+from common.weights import load_weights
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """The parts that an episode plays on; treat them as read-only, for lanes share them.
+
+    Attributes:
+        X: real training rows, float64 (n, d), in the input's units.
+        y: their labels, int64 (n,): 1 is a known anomaly.
+        generator: fitted generator whose latent space is searched.
+        detector: fitted detector that is attacked.
+        gate: feasibility gate fitted on the rows labelled 0.
+        bank: rows found before, float64 (m, d); novelty is the distance to them.
+        synthetic_weight: share of the anomalies' training weight that found rows get.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    generator: generators.Generator
+    detector: detectors.Detector
+    gate: generators.FeasibilityGate
+    bank: np.ndarray
+    synthetic_weight: float = 0.5
+
+    @classmethod
+    def assemble(
+        cls,
+        X: np.ndarray,
+        y: np.ndarray,
+        generator: generators.Generator,
+        detector: detectors.Detector,
+        seed: int,
+    ) -> Self:
+        """Put fitted parts together and fit the gate; the bank starts empty."""
+        gate = generators.FeasibilityGate(generator.scaler).fit(X, y, np.random.default_rng(seed))
+        return cls(X, y, generator, detector, gate, np.empty((0, X.shape[1])))
+
+    def with_detector(self, detector: detectors.Detector) -> Self:
+        """Return a copy that plays against another detector."""
+        return replace(self, detector=detector)
+
+
+@lru_cache(maxsize=8)
+def build_scenario(
+    source: str, protocol: str, detector: str, generator: str, seed: int
+) -> Scenario:
+    """Load and split a table and pretrain generator and detector on its training half.
+
+    Args:
+        source: what `data.load` takes.
+        protocol: one of `data.PROTOCOLS`.
+        detector: id of a detector backend.
+        generator: id of a generator.
+        seed: seed of the split and of both fits.
+    """
+    split = data.split(data.load(source), protocol, seed)
+    rng = np.random.default_rng(seed)
+    fitted_generator = generators.make(generator, random_state=draw_seed(rng))
+    fitted_generator.fit(split.X_train, split.y_train)
+    fitted_detector = detectors.make(detector, random_state=draw_seed(rng))
+    fitted_detector.fit(split.X_train, split.y_train)
+    return Scenario.assemble(
+        split.X_train, split.y_train, fitted_generator, fitted_detector, draw_seed(rng)
+    )
+
+
+@lru_cache(maxsize=8)
+def load_scenario(run: str) -> Scenario:
+    """Load the scenario of a run folder written by `train.py`."""
+    folder = Path(run)
+    config = read_json(folder / "config.json")
+    rows = load_weights(folder / "rows.safetensors")
+    generator = generators.registry.load(config["generator"]).load(folder / "generator")
+    detector = detectors.registry.load(config["detector"]).load(folder / "detector")
+    return Scenario.assemble(
+        rows["X"].numpy(), rows["y"].numpy(), generator, detector, config["seed"]
+    )

@@ -1,0 +1,78 @@
+"""The interface of a generator, and what all generators share."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.files import read_json, write_json
+from common.scaling import RowScaler
+from common.weights import load_weights, save_weights
+
+
+class Generator(nn.Module, ABC):
+    """Maps rows to latent vectors and back.
+
+    Attributes after `fit`:
+        latent_dim: length of a latent vector.
+        scaler: the `RowScaler` fitted on the same rows; `decode_scaled` returns its space.
+    """
+
+    latent_dim: int
+    scaler: RowScaler
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @abstractmethod
+    def build(self, n_features: int) -> None:
+        """Create the modules for rows of `n_features` columns, before `fit` or `load`."""
+
+    @abstractmethod
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
+        """Learn from rows `X`, float (n, d), and labels `y`, int (n,): 1 is a known anomaly."""
+
+    @abstractmethod
+    def encode_scaled(self, scaled: Tensor, y: Tensor) -> Tensor:
+        """Map scaled rows, float32 (n, d), and labels (n,) to latents, float32 (n, latent_dim)."""
+
+    @abstractmethod
+    def decode_scaled(self, z: Tensor, y: Tensor) -> Tensor:
+        """Map latents, float32 (n, latent_dim), and labels (n,) to scaled rows, float32 (n, d)."""
+
+    @abstractmethod
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw `n` candidate anomalies, float64 (n, d) in the input's units."""
+
+    @torch.no_grad()
+    def encode(self, X: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Map rows, float (n, d), and labels, int (n,), to latents, float32 (n, latent_dim)."""
+        labels = torch.as_tensor(y, dtype=torch.float32)
+        return self.encode_scaled(self.scaler(X), labels).numpy()
+
+    @torch.no_grad()
+    def decode(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Map latents, float (n, latent_dim), and labels, int (n,), to rows, float64 (n, d)."""
+        latents = torch.as_tensor(z, dtype=torch.float32)
+        labels = torch.as_tensor(y, dtype=torch.float32)
+        return self.scaler.inverse(self.decode_scaled(latents, labels)).numpy()
+
+    def save(self, folder: Path | str) -> None:
+        """Write `settings.json` and `weights.safetensors` into `folder`."""
+        n_features = len(self.scaler.center)
+        write_json(Path(folder) / "settings.json", {**self.settings, "n_features": n_features})
+        save_weights(Path(folder) / "weights.safetensors", self.state_dict())
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Read what `save` wrote; raise `InputError` where it is missing or broken."""
+        settings = read_json(Path(folder) / "settings.json")
+        n_features = settings.pop("n_features")
+        generator = cls(**settings)
+        generator.build(n_features)
+        generator.load_state_dict(load_weights(Path(folder) / "weights.safetensors"))
+        return generator.eval()

@@ -1,0 +1,61 @@
+"""The feasibility gate: a synthetic anomaly must lie outside the normal rows' own support."""
+
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.scaling import RowScaler
+
+MAX_REFERENCES = 2000
+PERCENTILE = 95.0
+
+
+class FeasibilityGate:
+    """Nearest-neighbour support of the normal rows, in scaled units.
+
+    A row is feasible when its distance to the nearest normal row exceeds the 95th percentile of
+    the normal rows' own nearest-neighbour distances (`radius`). At most 2,000 normal rows, drawn
+    with `rng`, serve as references, so that a query's cost does not grow with the data.
+    """
+
+    references: Tensor
+    radius: float
+
+    def __init__(self, scaler: RowScaler) -> None:
+        self.scaler = scaler
+
+    def fit(self, X: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> Self:
+        """Learn the support of the rows of `X`, float (n, d), whose label `y` is 0."""
+        normals = X[y == 0]
+        chosen = rng.permutation(len(normals))[:MAX_REFERENCES]
+        self.references = self.scaler(normals[chosen])
+        own = torch.cdist(self.references, self.references).fill_diagonal_(torch.inf)
+        nearest = own.amin(dim=1)
+        finite = nearest[nearest.isfinite()]
+        radius = np.percentile(finite.numpy(), PERCENTILE) if len(finite) else 0.0
+        self.radius = max(float(radius), 1e-6)
+        return self
+
+    def distance(self, scaled: Tensor) -> Tensor:
+        """Distance of scaled rows, float32 (n, d), to the nearest normal row, float32 (n,)."""
+        return nearest_distance(scaled, self.references)
+
+    def margin(self, scaled: Tensor) -> Tensor:
+        """Distance in units of the radius, less one: above 0 is feasible; float32 (n,)."""
+        return self.distance(scaled) / self.radius - 1
+
+    def feasible(self, X: np.ndarray) -> np.ndarray:
+        """Tell which rows of `X`, float (n, d) in the input's units, are feasible; bool (n,)."""
+        return (self.margin(self.scaler(X)) > 0).numpy()
+
+
+def nearest_distance(rows: Tensor, references: Tensor) -> Tensor:
+    """Euclidean distance of each row (n, d) to the nearest of the references (m, d)."""
+    squared = (
+        rows.square().sum(dim=1, keepdim=True)
+        - 2 * rows @ references.T
+        + references.square().sum(dim=1)
+    )
+    return squared.amin(dim=1).clamp(min=0).sqrt()
