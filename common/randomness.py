@@ -1,5 +1,6 @@
 """Seeded randomness that leaves the process's global generators as they were."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,3 +22,19 @@ def torch_seed(seed: int) -> Iterator[torch.Generator]:
 def draw_seed(rng: np.random.Generator) -> int:
     """Draw a seed for a component that takes an integer."""
     return int(rng.integers(2**31))
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's global generators inside the block, for libraries that
+    know no others, and put them back afterwards.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch_seed(seed):
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002

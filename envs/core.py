@@ -1,5 +1,6 @@
 """The env's arithmetic for N lanes at once; every face of the env is built on it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,8 @@ from torch import Tensor
 
 from detectors import Detector
 from envs.rewards import Measures, RewardWeights, reward_terms
-from envs.scenario import Scenario
+from envs.scenario import Scenario, build_scenario, load_scenario
+from generators import Generator
 from generators.feasibility import nearest_distance
 
 START_NOISE = 0.3
@@ -51,8 +53,8 @@ class LatentCore:
     ) -> None:
         self.scenario, self.horizon = scenario, horizon
         self.step_size, self.weights = step_size, weights
+        self.replace_generator(scenario.generator)
         self.latent_dim = scenario.generator.latent_dim
-        self.latents = torch.from_numpy(scenario.generator.encode(scenario.X, scenario.y))
         self.limit = float(self.latents.abs().max()) + 1
         self.z = torch.zeros(n_lanes, self.latent_dim)
         self.elapsed = torch.zeros(n_lanes, dtype=torch.int64)
@@ -63,7 +65,8 @@ class LatentCore:
     def restore(self) -> None:
         """Go back to the scenario's own detector and bank."""
         self.detector = self.scenario.detector
-        self.bank = self.scenario.generator.scaler(self.scenario.bank)
+        self.bank = self.scenario.bank
+        self.scaled_bank = self.scenario.gate.scaler(self.bank)
 
     def observation_bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the lowest and highest observation, float32 (latent_dim + 4,)."""
@@ -72,6 +75,10 @@ class LatentCore:
         low = np.r_[np.full(self.latent_dim, -self.limit), extra_low]
         high = np.r_[np.full(self.latent_dim, self.limit), extra_high]
         return low.astype(np.float32), high.astype(np.float32)
+
+    def draw_start(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+        """Draw a training row and latent noise, float64 (latent_dim,), for an episode's start."""
+        return int(rng.integers(len(self.latents))), rng.standard_normal(self.latent_dim)
 
     def reset(self, lanes: Tensor, rows: np.ndarray, noise: np.ndarray) -> None:
         """Start `lanes`, int64 (k,), at real `rows`, int (k,), plus latent `noise` (k, L)."""
@@ -87,9 +94,8 @@ class LatentCore:
     @torch.no_grad()
     def measure(self, z: Tensor) -> tuple[np.ndarray, Measures]:
         """Decode latents (n, L) as anomalies; return rows, float64 (n, d), and their measures."""
-        generator = self.scenario.generator
-        rows = generator.scaler.inverse(generator.decode_scaled(z, torch.ones(len(z))))
-        scaled = generator.scaler(rows)
+        rows = self.generator.decode_rows(z, torch.ones(len(z)))
+        scaled = self.scenario.gate.scaler(rows)
         samples = rows.numpy()
         log_odds = torch.from_numpy(self.detector.decision_function(samples)).float()
         return samples, Measures(log_odds, self.scenario.gate.margin(scaled), self.novelty(scaled))
@@ -98,7 +104,7 @@ class LatentCore:
         """Distance of scaled rows (n, d) to the bank in gate radii, clipped to [0, 1]."""
         if len(self.bank) == 0:
             return torch.ones(len(scaled))
-        return (nearest_distance(scaled, self.bank) / self.scenario.gate.radius).clamp(max=1)
+        return (nearest_distance(scaled, self.scaled_bank) / self.scenario.gate.radius).clamp(max=1)
 
     def step(self, actions: np.ndarray) -> Step:
         """Move every lane by `actions`, float32 (N, L) in [-1, 1]."""
@@ -134,5 +140,50 @@ class LatentCore:
 
     def remember(self, rows: np.ndarray) -> None:
         """Add found `rows`, float64 (m, d) in the input's units, to the bank."""
-        self.bank = torch.cat([self.bank, self.scenario.generator.scaler(rows)])
+        self.bank = np.concatenate([self.bank, rows])
+        self.scaled_bank = self.scenario.gate.scaler(self.bank)
         self.refresh(torch.arange(len(self.z)))
+
+    def replace_generator(self, generator: Generator) -> None:
+        """Search another generator's latent space, of the same size, from the next reset on."""
+        self.generator = generator
+        self.latents = torch.from_numpy(generator.encode(self.scenario.X, self.scenario.y))
+
+
+def make_core(
+    n_lanes: int,
+    scenario: Scenario | None = None,
+    *,
+    run: str | None = None,
+    data: str = "digits",
+    protocol: str = "unseen",
+    detector: str = "mamba-moe",
+    generator: str = "cvae",
+    seed: int = 0,
+    horizon: int = 8,
+    step_size: float = 0.7,
+    weights: Mapping[str, float] | None = None,
+) -> LatentCore:
+    """Build a core for `n_lanes` episodes from a scenario, a run folder or a data set.
+
+    Args:
+        n_lanes: number of episodes at once.
+        scenario: what to play on; takes precedence over everything that says how to get one.
+        run: folder of a run written by `train.py`: its rows, generator and hardened detector.
+        data: source of the rows, as in `data.load`.
+        protocol: which training rows are seen, one of `data.PROTOCOLS`.
+        detector: id of the detector backend to fit and attack.
+        generator: id of the generator to fit.
+        seed: of the split and of the pretraining, not of the episodes.
+        horizon: steps that the observation's last entry counts as a whole episode.
+        step_size: latent distance of an action entry of 1.
+        weights: reward weights that differ from the defaults of `RewardWeights`, by name.
+
+    Raises:
+        InputError: an unknown name, a missing or broken file, or rows that cannot be used.
+    """
+    if scenario is None and run is not None:
+        scenario = load_scenario(run)
+    elif scenario is None:
+        scenario = build_scenario(data, protocol, detector, generator, seed)
+    return LatentCore(scenario, n_lanes, horizon, step_size, RewardWeights(**(weights or {})))

@@ -12,6 +12,7 @@ import detectors
 import generators
 from common.files import read_json
 from common.randomness import draw_seed
+from common.scaling import RowScaler
 from common.weights import load_weights
 
 
@@ -47,7 +48,8 @@ class Scenario:
         seed: int,
     ) -> Self:
         """Put fitted parts together and fit the gate; the bank starts empty."""
-        gate = generators.FeasibilityGate(generator.scaler).fit(X, y, np.random.default_rng(seed))
+        scaler = RowScaler(X.shape[1]).fit(X)
+        gate = generators.FeasibilityGate(scaler).fit(X, y, np.random.default_rng(seed))
         return cls(X, y, generator, detector, gate, np.empty((0, X.shape[1])))
 
     def with_detector(self, detector: detectors.Detector) -> Self:

@@ -16,6 +16,11 @@ from common.weights import load_weights, save_weights
 class Generator(nn.Module, ABC):
     """Maps rows to latent vectors and back.
 
+    Args:
+        random_state: seed of whatever `fit` draws.
+        progress: show a progress bar in `fit`.
+        settings: the subclass's own settings, which `save` writes and `load` passes on.
+
     Attributes after `fit`:
         latent_dim: length of a latent vector.
         scaler: the `RowScaler` fitted on the same rows; `decode_scaled` returns its space.
@@ -24,9 +29,10 @@ class Generator(nn.Module, ABC):
     latent_dim: int
     scaler: RowScaler
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, random_state: int = 0, progress: bool = False, **settings: Any) -> None:
         super().__init__()
-        self.settings = settings
+        self.random_state, self.progress = random_state, progress
+        self.settings = {"random_state": random_state, **settings}
 
     @abstractmethod
     def build(self, n_features: int) -> None:
@@ -35,6 +41,10 @@ class Generator(nn.Module, ABC):
     @abstractmethod
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """Learn from rows `X`, float (n, d), and labels `y`, int (n,): 1 is a known anomaly."""
+
+    def partial_fit(self, X: np.ndarray, y: np.ndarray) -> Self:
+        """Adapt to all rows that shall count, old and new; by default `fit` them anew."""
+        return self.fit(X, y)
 
     @abstractmethod
     def encode_scaled(self, scaled: Tensor, y: Tensor) -> Tensor:
@@ -59,7 +69,11 @@ class Generator(nn.Module, ABC):
         """Map latents, float (n, latent_dim), and labels, int (n,), to rows, float64 (n, d)."""
         latents = torch.as_tensor(z, dtype=torch.float32)
         labels = torch.as_tensor(y, dtype=torch.float32)
-        return self.scaler.inverse(self.decode_scaled(latents, labels)).numpy()
+        return self.decode_rows(latents, labels).numpy()
+
+    def decode_rows(self, z: Tensor, y: Tensor) -> Tensor:
+        """Map latents, float32 (n, latent_dim), and labels (n,) to rows, float64 (n, d)."""
+        return self.scaler.inverse(self.decode_scaled(z, y))
 
     def save(self, folder: Path | str) -> None:
         """Write `settings.json` and `weights.safetensors` into `folder`."""

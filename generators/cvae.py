@@ -11,6 +11,8 @@ from common.randomness import torch_seed
 from common.scaling import RowScaler
 from generators.base import Generator
 
+BATCH = 256
+
 
 class ConditionalVAE(Generator):
     """Gaussian CVAE on scaled rows.
@@ -34,10 +36,9 @@ class ConditionalVAE(Generator):
         progress: bool = False,
     ) -> None:
         super().__init__(
-            latent_dim=latent_dim, hidden=hidden, steps=steps, beta=beta, random_state=random_state
+            random_state, progress, latent_dim=latent_dim, hidden=hidden, steps=steps, beta=beta
         )
-        self.latent_dim, self.hidden, self.steps = latent_dim, hidden, steps
-        self.beta, self.random_state, self.progress = beta, random_state, progress
+        self.latent_dim, self.hidden, self.steps, self.beta = latent_dim, hidden, steps, beta
 
     def build(self, n_features: int) -> None:
         """Create scaler, encoder and decoder."""
@@ -49,22 +50,33 @@ class ConditionalVAE(Generator):
         """Fit on rows `X`, float (n, d), and labels `y`, int (n,), with a cosine-decayed rate."""
         with torch_seed(self.random_state) as noise:
             self.build(X.shape[1])
-            rows, labels = self.scaler.fit(X)(X), torch.as_tensor(y, dtype=torch.float32)
-            odds = torch.from_numpy(1 / np.bincount(y, minlength=2)[y])
-            parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
-            optimizer = torch.optim.Adam(parameters, lr=2e-3)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
-            bar = tqdm(range(self.steps), "cvae", unit="step", disable=not self.progress)
-            for step in bar:
-                batch = torch.multinomial(odds, 256, replacement=True, generator=noise)
-                loss = self.loss(rows[batch], labels[batch], noise)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                if step % 100 == 0:
-                    bar.set_postfix(loss=f"{loss.item():.3f}")
+            self.scaler.fit(X)
+            self._train(X, y, self.steps, noise)
         return self.eval()
+
+    def partial_fit(self, X: np.ndarray, y: np.ndarray) -> Self:
+        """Train a third as many steps on `X` and `y`; the scaler stays."""
+        with torch_seed(self.random_state + 1) as noise:
+            self._train(X, y, self.steps // 3, noise)
+        return self.eval()
+
+    def _train(self, X: np.ndarray, y: np.ndarray, steps: int, noise: torch.Generator) -> None:
+        rows, labels = self.scaler(X), torch.as_tensor(y, dtype=torch.float32)
+        odds = torch.from_numpy(1 / np.bincount(y, minlength=2)[y])
+        optimizer = torch.optim.Adam(
+            [*self.encoder.parameters(), *self.decoder.parameters()], lr=2e-3
+        )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        bar = tqdm(range(steps), "cvae", unit="step", leave=False, disable=not self.progress)
+        for step in bar:
+            batch = torch.multinomial(odds, BATCH, replacement=True, generator=noise)
+            loss = self.loss(rows[batch], labels[batch], noise)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if step % 100 == 0:
+                bar.set_postfix(loss=f"{loss.item():.3f}")
 
     def loss(self, rows: Tensor, labels: Tensor, noise: torch.Generator) -> Tensor:
         """Negative evidence lower bound of scaled rows, (n, d), up to constants; a scalar."""

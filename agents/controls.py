@@ -1,0 +1,84 @@
+"""Controls with the Stable-Baselines3 interface that do not learn: random and gradient."""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+
+from common.errors import InputError
+from envs.core import LatentCore
+from envs.rewards import RewardWeights
+
+
+class Control:
+    """Acts without learning; `learn` merely plays.
+
+    Args:
+        env: what to act in.
+        seed: of the agent's draws.
+        unused: what learning agents take besides (policy, device, tensorboard_log).
+    """
+
+    policy = None
+
+    def __init__(self, env: VecEnv, seed: int, **unused: Any) -> None:
+        self.env = env
+        self.rng = np.random.default_rng(seed)
+
+    def learn(self, total_timesteps: int, **unused: Any) -> Self:
+        """Play at least `total_timesteps` steps, counted over all lanes."""
+        observations = self.env.reset()
+        for _ in range(-(-total_timesteps // self.env.num_envs)):
+            actions, _ = self.predict(observations)
+            observations, *_ = self.env.step(actions)
+        return self
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: Any = 0
+    ) -> tuple[np.ndarray, None]:
+        """Return actions, float32 (n, latent_dim), for observations (n, latent_dim + 4)."""
+        raise NotImplementedError
+
+
+class RandomAgent(Control):
+    """Uniform actions."""
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: Any = 0
+    ) -> tuple[np.ndarray, None]:
+        """Draw actions uniformly from [-1, 1]."""
+        shape = (len(observation), *self.env.action_space.shape)
+        return self.rng.uniform(-1, 1, shape).astype(np.float32), None
+
+
+class GradientAgent(Control):
+    """Steepest ascent of the reward's potential through a differentiable detector.
+
+    The paper's one-step-to-feasible-action: the action is the gradient of
+    -log-odds / 4 + 2 min(margin, 0) with respect to z, scaled to a largest entry of 1.
+    """
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: Any = 0
+    ) -> tuple[np.ndarray, None]:
+        """Return the scaled gradient at the observed latents."""
+        core: LatentCore = self.env.get_attr("core")[0]
+        z = torch.tensor(observation[:, : core.latent_dim], requires_grad=True)
+        (gradient,) = torch.autograd.grad(potential(core, z).sum(), z)
+        largest = gradient.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
+        return (gradient / largest).numpy(), None
+
+
+def potential(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
+    """Return the reward's potential of latents (n, L), float32 (n,), differentiably."""
+    log_odds = getattr(core.detector, "log_odds", None)
+    if log_odds is None:
+        raise InputError(
+            f"--algo gradient needs a differentiable detector, which {core.detector} is not; "
+            "take --algo ppo."
+        )
+    weights = RewardWeights()
+    rows = core.generator.decode_rows(z, torch.ones(len(z)))
+    margin = core.scenario.gate.margin(core.scenario.gate.scaler(rows))
+    return -weights.bypass * log_odds(rows) + weights.feasibility * margin.clamp(max=0)

@@ -1,0 +1,180 @@
+"""The hardening loop: search, retrain, refresh, repeat; then train the detector anew."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import detectors
+import generators
+from agents.algorithms import make_agent
+from agents.monitor import SearchMonitor
+from common.randomness import draw_seed, global_seed
+from detectors.replay import replay_set
+from envs.retrain import VectorDetectorRetrainWrapper
+from envs.rewards import RewardWeights
+from envs.sb3 import SB3VecEnv
+from envs.scenario import Scenario
+from envs.vector import LatentAnomalyVectorEnv
+
+EARLY_DIVERSITY = 0.2
+
+
+@dataclass(frozen=True)
+class HardeningSettings:
+    """How a detector is hardened.
+
+    Attributes:
+        detector: id of the detector backend.
+        generator: id of the generator whose latent space is searched.
+        algo: a key of `agents.ALGORITHMS`, or `module:Class`.
+        rounds: rounds of search and retraining.
+        timesteps: env steps a round, counted over all lanes.
+        top_l: finds, those of highest return, that a round adds to the bank.
+        n_background: feature-space negatives that the bank starts with.
+        synthetic_weight: share of the anomalies' training weight that the bank gets.
+        n_lanes: episodes at once.
+        device: torch device of the detector, where it has one.
+    """
+
+    detector: str = "mamba-moe"
+    generator: str = "cvae"
+    algo: str = "ppo"
+    rounds: int = 4
+    timesteps: int = 10_000
+    top_l: int = 256
+    n_background: int = 1000
+    synthetic_weight: float = 0.5
+    n_lanes: int = 64
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Hardened:
+    """What the loop leaves.
+
+    Attributes:
+        scenario: real rows, generator, hardened detector, gate and bank.
+        unhardened: the same backend fitted on the real rows alone.
+        agent: the agent as it was after the last round; None where there was no round.
+        history: one dict a round, of plain numbers.
+    """
+
+    scenario: Scenario
+    unhardened: detectors.Detector
+    agent: Any
+    history: list[dict[str, float]]
+
+
+def harden(
+    X: np.ndarray,
+    y: np.ndarray,
+    settings: HardeningSettings,
+    seed: int,
+    progress: bool = False,
+    tensorboard_log: Path | None = None,
+    on_round: Callable[[dict[str, float]], None] = lambda record: None,
+) -> Hardened:
+    """Run the loop on rows `X`, float64 (n, d), and labels `y`, int (n,).
+
+    Args:
+        X: rows in their own units.
+        y: 1 for a known anomaly, 0 for everything else.
+        settings: how to harden.
+        seed: of everything drawn.
+        progress: show a progress bar.
+        tensorboard_log: folder for the agent's TensorBoard events.
+        on_round: called with each round's record.
+    """
+    rng = np.random.default_rng(seed)
+    generator = generators.make(
+        settings.generator, random_state=draw_seed(rng), progress=progress
+    ).fit(X, y)
+    detector_seed = draw_seed(rng)
+    unhardened = make_detector(settings, detector_seed).fit(X, y)
+    scenario = Scenario.assemble(X, y, generator, unhardened, draw_seed(rng))
+    bank = background_bank(scenario, settings.n_background, rng)
+    live = make_detector(settings, detector_seed).fit(
+        *replay_set(X, y, bank, settings.synthetic_weight)
+    )
+    scenario = replace(
+        scenario, detector=live, bank=bank, synthetic_weight=settings.synthetic_weight
+    )
+    search = Search(scenario, settings, rng, tensorboard_log)
+    with tqdm(total=settings.rounds * settings.timesteps, unit="step", disable=not progress) as bar:
+        for index in range(settings.rounds):
+            on_round(search.play_round(index, bar))
+    final = make_detector(settings, detector_seed).fit(
+        *replay_set(X, y, search.core.bank, settings.synthetic_weight)
+    )
+    hardened = replace(
+        scenario, generator=search.core.generator, detector=final, bank=search.core.bank
+    )
+    return Hardened(hardened, unhardened, search.agent, search.history)
+
+
+class Search:
+    """The rounds: an agent in the batched env, whose detector and generator follow its finds."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        settings: HardeningSettings,
+        rng: np.random.Generator,
+        tensorboard_log: Path | None,
+    ) -> None:
+        self.settings, self.scenario = settings, scenario
+        env = LatentAnomalyVectorEnv(settings.n_lanes, scenario=scenario)
+        self.core = env.core
+        self.retraining = VectorDetectorRetrainWrapper(env, None, settings.top_l)
+        self.monitor = SearchMonitor(self.retraining)
+        self.seed = draw_seed(rng)
+        self.agent = make_agent(settings.algo, SB3VecEnv(self.monitor), self.seed, tensorboard_log)
+        self.history: list[dict[str, float]] = []
+
+    def play_round(self, index: int, bar: tqdm) -> dict[str, float]:
+        """Let the agent hunt, retrain the detector on its best finds, refresh the generator."""
+        bar.set_description(f"round {index + 1}/{self.settings.rounds}, bank {len(self.core.bank)}")
+        self.core.weights = round_weights(index, self.settings.rounds)
+        self.monitor.start(bar)
+        with global_seed(self.seed + index):
+            self.agent.learn(self.settings.timesteps, reset_num_timesteps=index == 0)
+        known = len(self.core.bank)
+        self.retraining.retrain()
+        X, y = self.scenario.X, self.scenario.y
+        combined = replay_set(X, y, self.core.bank, self.settings.synthetic_weight)
+        self.core.replace_generator(self.core.generator.partial_fit(*combined[:2]))
+        record = {
+            "round": index + 1,
+            **asdict(self.monitor.counts),
+            "bypass_rate": self.monitor.counts.bypass_rate,
+            "added": len(self.core.bank) - known,
+            "bank": len(self.core.bank),
+        }
+        self.history.append(record)
+        return record
+
+
+def make_detector(settings: HardeningSettings, seed: int) -> detectors.Detector:
+    """Build the backend; `device` goes to those that take one."""
+    detector = detectors.make(settings.detector, random_state=seed)
+    if "device" in detector.get_params():
+        detector.set_params(device=settings.device)
+    return detector
+
+
+def background_bank(scenario: Scenario, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw up to `n` feasible feature-space negatives, float64 (m, d)."""
+    background = generators.make("background").fit(scenario.X, scenario.y)
+    candidates = background.sample(4 * n, rng)
+    return candidates[scenario.gate.feasible(candidates)][:n]
+
+
+def round_weights(index: int, rounds: int) -> RewardWeights:
+    """Weigh diversity high in the first round and hand over to bypass until the last."""
+    final = RewardWeights()
+    early = 1 - index / max(rounds - 1, 1)
+    return replace(final, diversity=final.diversity + early * (EARLY_DIVERSITY - final.diversity))

@@ -1,0 +1,39 @@
+"""Replay: real rows and found rows together, so that retraining forgets nothing."""
+
+import copy
+
+import numpy as np
+
+from detectors.base import Detector, balanced_weights
+
+
+def replay_set(
+    X: np.ndarray, y: np.ndarray, bank: np.ndarray, synthetic_weight: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Join real rows and synthetic anomalies; return rows, labels and weights.
+
+    Args:
+        X: real rows, float (n, d).
+        y: their labels, int (n,).
+        bank: synthetic anomalies, float (m, d).
+        synthetic_weight: share in [0, 1) of the anomalies' weight that the bank gets; the classes
+            weigh the same in sum whatever it is.
+    """
+    weight = balanced_weights(y)
+    if len(bank) == 0:
+        return X, y, weight
+    weight[y == 1] *= 1 - synthetic_weight
+    per_row = synthetic_weight * len(y) / 2 / len(bank)
+    return (
+        np.concatenate([X, bank]),
+        np.concatenate([y, np.ones(len(bank), dtype=y.dtype)]),
+        np.concatenate([weight, np.full(len(bank), per_row)]),
+    )
+
+
+def retrained(
+    detector: Detector, X: np.ndarray, y: np.ndarray, bank: np.ndarray, synthetic_weight: float
+) -> Detector:
+    """Return a copy of `detector` that went on training on the replay set."""
+    successor = copy.deepcopy(detector)
+    return successor.partial_fit(*replay_set(X, y, bank, synthetic_weight))

@@ -1,0 +1,89 @@
+"""`LatentAnomaly-v0`: hunt in a generator's latent space for anomalies that a detector misses."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from common.errors import InputError
+from envs.core import LatentCore, Step, make_core
+from envs.rendering import draw_scene
+
+FIRST = torch.tensor([0])
+
+
+class LatentAnomalyEnv(gym.Env[np.ndarray, np.ndarray]):
+    """One episode at a time on a `LatentCore`.
+
+    Observation: Box float32 (latent_dim + 4,): latent z, the detector's log-odds over 4, the
+    feasibility margin, the novelty and the fraction of the episode used.
+    Action: Box [-1, 1] float32 (latent_dim,): z moves by `step_size` times the action.
+    Reward: see `envs.rewards`; its terms are in `info["reward_terms"]`.
+    Start: the latent of a random training row plus noise; `reset(options={"row": i})` picks row i.
+    End: success terminates; the `TimeLimit` of the registered ids truncates after 8 steps.
+    Info: `row` after a reset; after a step also `sample` (float64 (d,), in the input's units),
+    `score` (log-odds), `bypass`, `margin`, `novelty`, `success` and `reward_terms`.
+
+    Args:
+        render_mode: None or "rgb_array".
+        settings: keyword arguments of `envs.core.make_core`.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None, **settings: Any) -> None:
+        self.core: LatentCore = make_core(1, **settings)
+        self.observation_space = spaces.Box(*self.core.observation_bounds(), dtype=np.float32)
+        self.action_space = spaces.Box(-1, 1, (self.core.latent_dim,), dtype=np.float32)
+        self.render_mode = render_mode
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; `options={"row": i}` starts at training row i, without noise."""
+        super().reset(seed=seed)
+        if options and "row" in options:
+            self.row, noise = check_row(options["row"], self.core), np.zeros(self.core.latent_dim)
+        else:
+            self.row, noise = self.core.draw_start(self.np_random)
+        self.core.reset(FIRST, np.array([self.row]), noise[None])
+        return self.core.observe()[0], {"row": self.row}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Move the latent by `action`, float32 (latent_dim,) in [-1, 1]."""
+        outcome = self.core.step(np.asarray(action)[None])
+        info = {"row": self.row, **lane_info(outcome)}
+        return (
+            self.core.observe()[0],
+            float(outcome.reward[0]),
+            info["success"],
+            False,
+            info,
+        )
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """Draw normals, known anomalies, bank and candidate; uint8 (480, 640, 3)."""
+        return draw_scene(self.core) if self.render_mode == "rgb_array" else None
+
+
+def check_row(row: Any, core: LatentCore) -> int:
+    """Return `row` as an index of a training row, or raise `InputError`."""
+    n_rows = len(core.scenario.X)
+    if not isinstance(row, int | np.integer) or not 0 <= row < n_rows:
+        raise InputError(f"options['row'] is {row!r}; pass a row number from 0 to {n_rows - 1}.")
+    return int(row)
+
+
+def lane_info(outcome: Step) -> dict[str, Any]:
+    """Return the info of a single-lane step."""
+    return {
+        "sample": outcome.samples[0],
+        "score": float(outcome.measures.log_odds[0]),
+        "bypass": bool(outcome.bypass[0]),
+        "margin": float(outcome.measures.margin[0]),
+        "novelty": float(outcome.measures.novelty[0]),
+        "success": bool(outcome.success[0]),
+        "reward_terms": {name: float(term[0]) for name, term in outcome.terms.items()},
+    }

@@ -1,0 +1,124 @@
+"""Wrappers that close the loop: the live detector is retrained on what episodes find."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import VectorEnv, VectorWrapper
+
+from detectors.replay import retrained
+from envs.core import LatentCore
+
+
+class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
+    """Retrains the detector on the successful samples of each episode that had any.
+
+    They join the env's bank, and a copy of the detector goes on training on real rows plus the
+    bank (replay); the env plays against the copy from the next reset on. A reset with a seed goes
+    back to the scenario's own detector and bank, so that episodes stay reproducible.
+
+    Args:
+        env: a `LatentAnomalyEnv`, wrapped or not.
+        retrain_every: finished episodes with a success between two retrainings.
+    """
+
+    def __init__(self, env: gym.Env, retrain_every: int = 1) -> None:
+        RecordConstructorArgs.__init__(self, retrain_every=retrain_every)
+        gym.Wrapper.__init__(self, env)
+        self.retrain_every = retrain_every
+        self.found: list[np.ndarray] = []
+        self.n_episodes = 0
+
+    @property
+    def core(self) -> LatentCore:
+        """The env's core, which holds the live detector and the bank."""
+        return self.get_wrapper_attr("core")
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode, against a retrained detector where one is due."""
+        if seed is not None:
+            self.found, self.n_episodes = [], 0
+            self.core.restore()
+        elif self.n_episodes >= self.retrain_every:
+            retrain(self.core, np.stack(self.found))
+            self.found, self.n_episodes = [], 0
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Step, and keep the sample where it is a success."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if info["success"]:
+            self.found.append(info["sample"])
+        if self.found and (terminated or truncated):
+            self.n_episodes += 1
+        return observation, float(reward), terminated, truncated, info
+
+
+class VectorDetectorRetrainWrapper(VectorWrapper):
+    """The vector form: retrains once per batch of finished episodes.
+
+    Args:
+        env: a `LatentAnomalyVectorEnv`, wrapped or not.
+        retrain_every: successful episodes between two retrainings; None leaves it to the caller
+            of `retrain`.
+        top_l: successes, those of highest return, that a retraining keeps.
+    """
+
+    def __init__(self, env: VectorEnv, retrain_every: int | None = 256, top_l: int = 256) -> None:
+        super().__init__(env)
+        self.retrain_every, self.top_l = retrain_every, top_l
+        self._forget()
+
+    @property
+    def core(self) -> LatentCore:
+        """The env's core, which holds the live detector and the bank."""
+        return self.env.unwrapped.core  # type: ignore[attr-defined]
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start every lane; with a seed, against the scenario's own detector and bank."""
+        if seed is not None:
+            self.core.restore()
+            self._forget()
+        self.returns[:] = 0
+        return self.env.reset(seed=seed, options=options)
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step every lane, and retrain where enough episodes succeeded."""
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        self.returns += rewards
+        if terminated.any():
+            self.found.extend(infos["final_info"]["sample"][terminated])
+            self.found_returns.extend(self.returns[terminated])
+        self.returns[terminated | truncated] = 0
+        if self.retrain_every is not None and len(self.found) >= self.retrain_every:
+            self.retrain()
+            observations = self.core.observe()
+        return observations, rewards, terminated, truncated, infos
+
+    def retrain(self) -> None:
+        """Retrain on the `top_l` successes since the last retraining, if there were any."""
+        if self.found:
+            best = np.argsort(self.found_returns, kind="stable")[::-1][: self.top_l]
+            retrain(self.core, np.stack(self.found)[best])
+        self._forget()
+
+    def _forget(self) -> None:
+        self.found: list[np.ndarray] = []
+        self.found_returns: list[float] = []
+        self.returns = np.zeros(self.env.num_envs)
+
+
+def retrain(core: LatentCore, found: np.ndarray) -> None:
+    """Add `found`, float64 (m, d), to the core's bank and retrain its detector with replay."""
+    scenario = core.scenario
+    core.remember(found)
+    core.replace_detector(
+        retrained(core.detector, scenario.X, scenario.y, core.bank, scenario.synthetic_weight)
+    )

@@ -1,0 +1,80 @@
+"""The Stable-Baselines3 face: a `VecEnv` around any same-step Gymnasium vector env."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
+
+
+class SB3VecEnv(VecEnv):
+    """Adapts a vector env with `AutoresetMode.SAME_STEP` to Stable-Baselines3.
+
+    A finished lane's info holds `terminal_observation`, `TimeLimit.truncated`, `is_success` and
+    `episode` with the return `r` and the length `l`.
+    """
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.env = env
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self.returns = np.zeros(env.num_envs)
+        self.lengths = np.zeros(env.num_envs, dtype=int)
+
+    def reset(self) -> np.ndarray:
+        """Reset every lane, with the seeds given to `seed` where there are any."""
+        seed = self._seeds[0]
+        observations, _ = self.env.reset(seed=seed)
+        self._reset_seeds()
+        self.returns[:], self.lengths[:] = 0, 0
+        return observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions for `step_wait`."""
+        self.actions = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Step every lane."""
+        observations, rewards, terminated, truncated, infos = self.env.step(self.actions)
+        done = terminated | truncated
+        self.returns += rewards
+        self.lengths += 1
+        lane_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for lane in np.flatnonzero(done):
+            lane_infos[lane] = {
+                "terminal_observation": infos["final_obs"][lane],
+                "TimeLimit.truncated": bool(truncated[lane]),
+                "is_success": bool(terminated[lane]),
+                "episode": {"r": float(self.returns[lane]), "l": int(self.lengths[lane])},
+            }
+        self.returns[done], self.lengths[done] = 0, 0
+        return observations, rewards.astype(np.float32), done, lane_infos
+
+    def close(self) -> None:
+        """Close the vector env."""
+        self.env.close()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Return the vector env's attribute, once for every lane asked for."""
+        value = getattr(self.env.unwrapped, attr_name)
+        return [value for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of the vector env; lanes share it."""
+        setattr(self.env.unwrapped, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
+    ) -> list[Any]:
+        """Call a method of the vector env once; lanes share the result."""
+        result = getattr(self.env.unwrapped, method_name)(*args, **kwargs)
+        return [result for _ in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
+        """Tell that no lane has a wrapper of its own."""
+        return [False for _ in self._get_indices(indices)]
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """Return no images."""
+        return [None] * self.num_envs

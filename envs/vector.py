@@ -1,0 +1,119 @@
+"""The native vector face of the env: all lanes in one batched core."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from envs.core import LatentCore, Step, make_core
+
+
+class LatentAnomalyVectorEnv(VectorEnv):
+    """`num_envs` episodes at once, each as in `LatentAnomalyEnv`; what `gym.make_vec` builds.
+
+    A finished lane is reset in the same step (`AutoresetMode.SAME_STEP`), its last observation and
+    info being in `infos["final_obs"]` and `infos["final_info"]`. Lane i is seeded with seed + i.
+
+    Args:
+        num_envs: number of lanes.
+        max_episode_steps: steps after which a lane is truncated.
+        settings: keyword arguments of `envs.core.make_core`.
+    """
+
+    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+
+    def __init__(self, num_envs: int = 1, max_episode_steps: int = 8, **settings: Any) -> None:
+        self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
+        self.core: LatentCore = make_core(num_envs, **settings)
+        self.single_observation_space = spaces.Box(
+            *self.core.observation_bounds(), dtype=np.float32
+        )
+        self.single_action_space = spaces.Box(-1, 1, (self.core.latent_dim,), dtype=np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.lane_rngs = [seeding.np_random()[0] for _ in range(num_envs)]
+        self.rows = np.zeros(num_envs, dtype=np.int64)
+
+    def reset(  # type: ignore[override]
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode in every lane; there are no options."""
+        if seed is not None:
+            self.lane_rngs = [seeding.np_random(seed + i)[0] for i in range(self.num_envs)]
+        everywhere = np.ones(self.num_envs, dtype=np.bool_)
+        self._start(everywhere)
+        return self.core.observe(), self._row_info(everywhere)
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Move every lane by `actions`, float32 (num_envs, latent_dim) in [-1, 1]."""
+        outcome = self.core.step(actions)
+        observations = self.core.observe()
+        terminated = outcome.success.numpy()
+        truncated = (self.core.elapsed >= self.max_episode_steps).numpy() & ~terminated
+        done = terminated | truncated
+        going_on = self._step_info(outcome, ~done)
+        if not done.any():
+            return observations, outcome.reward.double().numpy(), terminated, truncated, going_on
+        infos = {
+            "final_obs": _object_array(observations, done),
+            "_final_obs": done.copy(),
+            "final_info": self._step_info(outcome, done),
+            "_final_info": done.copy(),
+            **going_on,
+        }
+        self._start(done)
+        everywhere = np.ones(self.num_envs, dtype=np.bool_)
+        infos.update(self._row_info(everywhere))
+        return self.core.observe(), outcome.reward.double().numpy(), terminated, truncated, infos
+
+    def _start(self, lanes: np.ndarray) -> None:
+        chosen = np.flatnonzero(lanes)
+        starts = [self.core.draw_start(self.lane_rngs[lane]) for lane in chosen]
+        self.rows[chosen] = [row for row, _ in starts]
+        noise = np.stack([noise for _, noise in starts])
+        self.core.reset(torch.from_numpy(chosen), self.rows[chosen], noise)
+
+    def _row_info(self, lanes: np.ndarray) -> dict[str, Any]:
+        return {"row": np.where(lanes, self.rows, 0), "_row": lanes.copy()}
+
+    def _step_info(self, outcome: Step, lanes: np.ndarray) -> dict[str, Any]:
+        """Batch the step's info as Gymnasium's own vector envs do: zeros and a mask elsewhere."""
+        if not lanes.any():
+            return {}
+        values = {
+            "sample": outcome.samples,
+            "score": outcome.measures.log_odds.double().numpy(),
+            "bypass": outcome.bypass.numpy(),
+            "margin": outcome.measures.margin.double().numpy(),
+            "novelty": outcome.measures.novelty.double().numpy(),
+            "success": outcome.success.numpy(),
+        }
+        terms = {name: term.double().numpy() for name, term in outcome.terms.items()}
+        return {
+            **self._row_info(lanes),
+            **_masked(values, lanes),
+            "reward_terms": _masked(terms, lanes),
+            "_reward_terms": lanes.copy(),
+        }
+
+
+def _masked(values: dict[str, np.ndarray], lanes: np.ndarray) -> dict[str, Any]:
+    infos: dict[str, Any] = {}
+    for name, array in values.items():
+        shown = lanes.reshape(-1, *[1] * (array.ndim - 1))
+        infos[name] = np.where(shown, array, np.zeros_like(array))
+        infos[f"_{name}"] = lanes.copy()
+    return infos
+
+
+def _object_array(observations: np.ndarray, done: np.ndarray) -> np.ndarray:
+    array = np.full(len(done), None, dtype=object)
+    for lane in np.flatnonzero(done):
+        array[lane] = observations[lane]
+    return array
