@@ -1,0 +1,114 @@
+"""Attack a detector in an env, and score it on held-out rows before and after hardening.
+
+python evaluate.py --env-id LatentAnomaly-v0
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from common.errors import run_command
+from common.files import write_json
+
+if TYPE_CHECKING:
+    from agents.runs import Run
+
+N_LANES = 64
+DEFAULT_DATA = "digits"
+DEFAULT_PROTOCOL = "unseen"
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Attack a detector in an env, and score it on held-out rows before and after hardening.
+
+    Attributes:
+        env_id: a registered env id, or module:id to import a module first.
+        run: folder of a run written by train.py; by default the latest in `runs` that fits.
+        runs: folder that run folders are looked for in.
+        episodes: episodes that each algorithm plays at least.
+        seed: of the episodes.
+        json: file to write the figures to.
+    """
+
+    env_id: str = "LatentAnomaly-v0"
+    run: Path | None = None
+    runs: Path = Path("runs")
+    episodes: int = 512
+    seed: int = 0
+    json: Path | None = None
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Print the two tables and return their figures."""
+    from agents.report import DETECTION_COLUMNS, ROLLOUT_COLUMNS, format_table
+    from agents.runs import find_run, open_run
+    from envs.registration import FLAGSHIP, backend_of
+
+    backend = backend_of(config.env_id)
+    wanted = None if config.env_id == FLAGSHIP else backend
+    run = open_run(config.run, wanted) if config.run else find_run(config.runs, wanted)
+    if run is None:
+        print(f"No run in {config.runs}: playing the controls on {DEFAULT_DATA}, unhardened.\n")
+    else:
+        print(f"Run {run.folder}\n")
+    figures = {
+        "run": None if run is None else str(run.folder),
+        "env": play(config, run),
+        "detection": detection(backend, run),
+    }
+    print(format_table(f"in {config.env_id}", figures["env"], ROLLOUT_COLUMNS), end="\n\n")
+    print(format_table("on held-out rows", figures["detection"], DETECTION_COLUMNS))
+    if config.json is not None:
+        write_json(config.json, figures)
+    return figures
+
+
+def play(config: EvaluateConfig, run: "Run | None") -> dict[str, dict[str, float | None]]:
+    """Let the run's agent and the controls play; return their measures by name."""
+    import gymnasium as gym
+
+    from agents.agent import load_agent
+    from agents.rollout import Arena
+
+    where = (
+        {"data": DEFAULT_DATA, "protocol": DEFAULT_PROTOCOL}
+        if run is None
+        else {"run": str(run.folder)}
+    )
+    arena = Arena(gym.make_vec(config.env_id, N_LANES, **where))
+    measures = {}
+    if run is not None:
+        name, agent = load_agent(run.folder / "policy", arena.env, config.seed)
+        measures[name] = arena.play(agent, config.episodes, config.seed)
+    for name in arena.controls():
+        measures[name] = arena.play_control(name, config.episodes, config.seed)
+    return measures
+
+
+def detection(backend: str, run: "Run | None") -> dict[str, dict[str, float]]:
+    """Score held-out rows with the run's detectors, or with the default env's."""
+    from agents.report import detection_metrics
+    from data import load, split
+    from envs.scenario import build_scenario
+
+    if run is not None:
+        rows = run.rows()
+        return {
+            name: detection_metrics(detector, rows["X_test"], rows["y_test"])
+            for name, detector in run.detectors().items()
+        }
+    halves = split(load(DEFAULT_DATA), DEFAULT_PROTOCOL, 0)
+    scenario = build_scenario(DEFAULT_DATA, DEFAULT_PROTOCOL, backend, "cvae", 0)
+    return {"unhardened": detection_metrics(scenario.detector, halves.X_test, halves.y_test)}
+
+
+def main() -> None:
+    """Evaluate with the arguments of the command line."""
+    evaluate(tyro.cli(EvaluateConfig))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,92 @@
+"""The estimator: hardening behind scikit-learn's `fit` and `decision_function`."""
+
+from typing import Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from agents.hardening import harden
+from agents.settings import HardeningSettings
+
+
+class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """A detector hardened against anomalies that it has not seen.
+
+    Args:
+        detector: id of a detector backend, see `detectors.ids()`.
+        generator: id of a generator, see `generators.ids()`.
+        agent: a key of `agents.algorithms.ALGORITHMS`, or `module:Class`.
+        rounds: rounds of search and retraining.
+        timesteps: env steps a round.
+        synthetic_weight: share in [0, 1) of the anomalies' training weight that found rows get.
+        random_state: seed of everything drawn.
+        progress: show a progress bar.
+
+    Attributes:
+        detector_: the hardened detector.
+        unhardened_: the same backend fitted on the given rows alone.
+        bank_: synthetic anomalies that the detector was trained on, float64 (m, d), in the units
+            of the rows given to `fit`.
+        history_: one dict a round: queries, bypasses, successes, bank size and more.
+        classes_: array([0, 1]).
+        threshold_: score above which `predict` returns 1.
+    """
+
+    def __init__(
+        self,
+        detector: str = "mamba-moe",
+        generator: str = "cvae",
+        agent: str = "ppo",
+        rounds: int = 4,
+        timesteps: int = 10_000,
+        synthetic_weight: float = 0.5,
+        random_state: int = 0,
+        progress: bool = False,
+    ) -> None:
+        self.detector = detector
+        self.generator = generator
+        self.agent = agent
+        self.rounds = rounds
+        self.timesteps = timesteps
+        self.synthetic_weight = synthetic_weight
+        self.random_state = random_state
+        self.progress = progress
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
+        """Train and harden on rows `X`, float (n, d), and labels `y`, int (n,).
+
+        Labels are 1 for a known anomaly and 0 for everything else; both must occur.
+
+        Raises:
+            ValueError: non-finite values, one class only, labels other than 0 and 1.
+            InputError: an unknown detector, generator or agent.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64)
+        settings = HardeningSettings(
+            detector=self.detector,
+            generator=self.generator,
+            algo=self.agent,
+            rounds=self.rounds,
+            timesteps=self.timesteps,
+            synthetic_weight=self.synthetic_weight,
+        )
+        hardened = harden(X, y.astype(int), settings, self.random_state, self.progress)
+        self.detector_, self.unhardened_ = hardened.scenario.detector, hardened.unhardened
+        self.bank_, self.history_ = hardened.scenario.bank, hardened.history
+        self.classes_, self.threshold_ = self.detector_.classes_, self.detector_.threshold_
+        return self
+
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
+        """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,)."""
+        check_is_fitted(self)
+        return self.detector_.decision_function(validate_data(self, X, reset=False))
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return the probabilities of normal and of anomaly, float64 (n, 2)."""
+        check_is_fitted(self)
+        return self.detector_.predict_proba(validate_data(self, X, reset=False))
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return 1 where the score exceeds `threshold_`, else 0; int (n,)."""
+        return (self.decision_function(X) > self.threshold_).astype(int)

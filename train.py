@@ -1,0 +1,91 @@
+"""Harden a detector on a table and keep everything in a run folder.
+
+python train.py --data my.csv --label-column fraud --protocol full
+"""
+
+import shlex
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+import tyro
+
+from agents.settings import HardeningSettings
+from common.errors import run_command
+
+
+@dataclass(frozen=True)
+class TrainConfig(HardeningSettings):
+    """Harden a detector on a table and keep everything in a run folder.
+
+    Attributes:
+        data: built-in set (digits, breast-cancer, wine), adbench:NAME, or a .npz, .csv, .parquet.
+        label_column: column of the labels, 1 for an anomaly and 0 for everything else.
+        protocol: full, few or unseen: which training anomalies are labelled, which are held out.
+        seed: of the split, the models and the search.
+        out: folder that run folders are written into.
+    """
+
+    data: str = "digits"
+    label_column: str = "label"
+    protocol: str = "unseen"
+    seed: int = 0
+    out: Path = Path("runs")
+
+
+def train(config: TrainConfig) -> Path:
+    """Run the hardening loop; print the detector before and after and return the run folder."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    from agents.hardening import harden
+    from agents.report import DETECTION_COLUMNS, detection_metrics, format_table
+    from agents.runs import write_run
+    from data import load, split
+
+    table = load(config.data, config.label_column)
+    halves = split(table, config.protocol, config.seed)
+    print(
+        f"{table.name}, {config.protocol}: {len(halves.y_train)} training rows with "
+        f"{halves.y_train.sum()} labelled anomalies, {len(halves.y_test)} test rows with "
+        f"{halves.y_test.sum()} anomalies"
+    )
+    started = datetime.now()
+    name = f"{started:%Y%m%d-%H%M%S}-{table.name}-{config.algo.replace(':', '.')}-{config.seed}"
+    config.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=config.out, prefix=f".{name}.") as scratch:
+        folder = Path(scratch) / name
+        with SummaryWriter(str(folder / "tensorboard")) as writer:
+
+            def log(record: dict[str, float]) -> None:
+                for key, value in record.items():
+                    writer.add_scalar(f"round/{key}", value, int(record["round"]))
+
+            hardened = harden(
+                halves.X_train, halves.y_train, config, config.seed, True, folder / "agent", log
+            )
+        detection = {
+            name: detection_metrics(detector, halves.X_test, halves.y_test)
+            for name, detector in (
+                ("before hardening", hardened.unhardened),
+                ("after hardening", hardened.scenario.detector),
+            )
+        }
+        metrics = {"detection": detection, "history": hardened.history}
+        settings = {**asdict(config), "out": str(config.out)}
+        write_run(folder, hardened, halves, table, settings, metrics)
+        (folder / "command.txt").write_text(f"{shlex.join([sys.executable, *sys.argv])}\n")
+        final = folder.rename(config.out / name)
+    print(format_table(f"{config.detector} on held-out rows", detection, DETECTION_COLUMNS))
+    print(f"bank of {len(hardened.scenario.bank)} rows and everything else in {final}")
+    return final
+
+
+def main() -> None:
+    """Train with the arguments of the command line."""
+    train(tyro.cli(TrainConfig))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -10,9 +10,11 @@ from tqdm import tqdm
 
 import detectors
 import generators
-from agents.algorithms import make_agent
+from agents.agent import make_agent
 from agents.monitor import SearchMonitor
+from agents.settings import HardeningSettings
 from common.randomness import draw_seed, global_seed
+from detectors.base import Detector
 from detectors.replay import replay_set
 from envs.retrain import VectorDetectorRetrainWrapper
 from envs.rewards import RewardWeights
@@ -21,35 +23,6 @@ from envs.scenario import Scenario
 from envs.vector import LatentAnomalyVectorEnv
 
 EARLY_DIVERSITY = 0.2
-
-
-@dataclass(frozen=True)
-class HardeningSettings:
-    """How a detector is hardened.
-
-    Attributes:
-        detector: id of the detector backend.
-        generator: id of the generator whose latent space is searched.
-        algo: a key of `agents.ALGORITHMS`, or `module:Class`.
-        rounds: rounds of search and retraining.
-        timesteps: env steps a round, counted over all lanes.
-        top_l: finds, those of highest return, that a round adds to the bank.
-        n_background: feature-space negatives that the bank starts with.
-        synthetic_weight: share of the anomalies' training weight that the bank gets.
-        n_lanes: episodes at once.
-        device: torch device of the detector, where it has one.
-    """
-
-    detector: str = "mamba-moe"
-    generator: str = "cvae"
-    algo: str = "ppo"
-    rounds: int = 4
-    timesteps: int = 10_000
-    top_l: int = 256
-    n_background: int = 1000
-    synthetic_weight: float = 0.5
-    n_lanes: int = 64
-    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -64,7 +37,7 @@ class Hardened:
     """
 
     scenario: Scenario
-    unhardened: detectors.Detector
+    unhardened: Detector
     agent: Any
     history: list[dict[str, float]]
 
@@ -150,7 +123,6 @@ class Search:
         record = {
             "round": index + 1,
             **asdict(self.monitor.counts),
-            "bypass_rate": self.monitor.counts.bypass_rate,
             "added": len(self.core.bank) - known,
             "bank": len(self.core.bank),
         }
@@ -158,7 +130,7 @@ class Search:
         return record
 
 
-def make_detector(settings: HardeningSettings, seed: int) -> detectors.Detector:
+def make_detector(settings: HardeningSettings, seed: int) -> Detector:
     """Build the backend; `device` goes to those that take one."""
     detector = detectors.make(settings.detector, random_state=seed)
     if "device" in detector.get_params():

@@ -29,8 +29,8 @@ class SearchCounts:
 
     @property
     def bypass_rate(self) -> float:
-        """Feasible and novel bypasses per query."""
-        return self.successes / max(self.queries, 1)
+        """Bypasses per query."""
+        return self.bypasses / max(self.queries, 1)
 
 
 class SearchMonitor(VectorWrapper):
@@ -60,5 +60,7 @@ class SearchMonitor(VectorWrapper):
         counts.reward += float(rewards.sum())
         if self.bar is not None:
             self.bar.update(self.num_envs)
-            self.bar.set_postfix(bypass_rate=f"{counts.bypass_rate:.3f}", refresh=False)
+            self.bar.set_postfix(
+                bypass_rate=f"{counts.bypass_rate:.3f}", found=counts.successes, refresh=False
+            )
         return observations, rewards, terminated, truncated, infos

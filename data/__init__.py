@@ -1,0 +1,8 @@
+"""Where rows come from and how they are split: `load` a labelled table, `split` it by protocol."""
+
+from data.builtin import BUILTIN
+from data.load import load
+from data.protocols import PROTOCOLS, Split, split
+from data.table import Table
+
+__all__ = ["BUILTIN", "PROTOCOLS", "Split", "Table", "load", "split"]

@@ -5,11 +5,14 @@ entry point's name is the id, its value the `module:Class`.
 """
 
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 from common.registry import Registry
-from detectors.base import Detector
 
-registry: Registry[Detector] = Registry("detector")
+if TYPE_CHECKING:
+    from detectors.base import Detector
+
+registry: "Registry[Detector]" = Registry("detector")
 register, make, ids = registry.register, registry.make, registry.ids
 
 register("mamba-moe", "detectors.mamba_moe:MambaMoEDetector")
@@ -23,4 +26,4 @@ register("catboost", "detectors.trees:CatBoostDetector")
 for entry_point in entry_points(group="swift_hydra.detectors"):
     register(entry_point.name, entry_point.value)
 
-__all__ = ["Detector", "ids", "make", "register", "registry"]
+__all__ = ["ids", "make", "register", "registry"]

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detectors import Detector
+from detectors.base import Detector
 from envs.rewards import Measures, RewardWeights, reward_terms
 from envs.scenario import Scenario, build_scenario, load_scenario
-from generators import Generator
+from generators.base import Generator
 from generators.feasibility import nearest_distance
 
 START_NOISE = 0.3

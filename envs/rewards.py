@@ -21,7 +21,7 @@ class RewardWeights:
     bypass: float = 0.25
     feasibility: float = 2.0
     diversity: float = 0.05
-    success: float = 1.0
+    success: float = 5.0
 
 
 @dataclass

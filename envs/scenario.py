@@ -14,6 +14,9 @@ from common.files import read_json
 from common.randomness import draw_seed
 from common.scaling import RowScaler
 from common.weights import load_weights
+from detectors.base import Detector
+from generators.base import Generator
+from generators.feasibility import FeasibilityGate
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ class Scenario:
 
     X: np.ndarray
     y: np.ndarray
-    generator: generators.Generator
-    detector: detectors.Detector
-    gate: generators.FeasibilityGate
+    generator: Generator
+    detector: Detector
+    gate: FeasibilityGate
     bank: np.ndarray
     synthetic_weight: float = 0.5
 
@@ -43,18 +46,14 @@ class Scenario:
         cls,
         X: np.ndarray,
         y: np.ndarray,
-        generator: generators.Generator,
-        detector: detectors.Detector,
+        generator: Generator,
+        detector: Detector,
         seed: int,
     ) -> Self:
         """Put fitted parts together and fit the gate; the bank starts empty."""
         scaler = RowScaler(X.shape[1]).fit(X)
-        gate = generators.FeasibilityGate(scaler).fit(X, y, np.random.default_rng(seed))
+        gate = FeasibilityGate(scaler).fit(X, y, np.random.default_rng(seed))
         return cls(X, y, generator, detector, gate, np.empty((0, X.shape[1])))
-
-    def with_detector(self, detector: detectors.Detector) -> Self:
-        """Return a copy that plays against another detector."""
-        return replace(self, detector=detector)
 
 
 @lru_cache(maxsize=8)
@@ -83,12 +82,15 @@ def build_scenario(
 
 @lru_cache(maxsize=8)
 def load_scenario(run: str) -> Scenario:
-    """Load the scenario of a run folder written by `train.py`."""
+    """Load the scenario of a run folder written by `train.py`, its bank included."""
     folder = Path(run)
     config = read_json(folder / "config.json")
     rows = load_weights(folder / "rows.safetensors")
-    generator = generators.registry.load(config["generator"]).load(folder / "generator")
-    detector = detectors.registry.load(config["detector"]).load(folder / "detector")
-    return Scenario.assemble(
-        rows["X"].numpy(), rows["y"].numpy(), generator, detector, config["seed"]
+    scenario = Scenario.assemble(
+        rows["X_train"].numpy(),
+        rows["y_train"].numpy(),
+        generators.registry.load(config["generator"]).load(folder / "generator"),
+        detectors.registry.load(config["detector"]).load(folder / "detector"),
+        config["seed"],
     )
+    return replace(scenario, bank=rows["bank"].numpy())

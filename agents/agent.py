@@ -1,0 +1,59 @@
+"""Agents with the Stable-Baselines3 interface: built by name, saved and loaded without pickle."""
+
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.algorithms import find_algorithm
+from common.errors import InputError
+from common.files import read_json, write_json
+from common.randomness import global_seed
+from common.registry import load_attribute
+from common.weights import load_weights, save_weights
+
+
+def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None = None) -> Any:
+    """Build an agent with the Stable-Baselines3 interface for `env`.
+
+    Args:
+        algo: a key of `ALGORITHMS`, or `module:Class` of a class with that interface.
+        env: what the agent shall act in.
+        seed: of the agent's own draws.
+        tensorboard_log: folder for TensorBoard events.
+
+    Raises:
+        InputError: `algo` is unknown or does not fit the env.
+    """
+    entry_point, settings = find_algorithm(algo)
+    arguments = {"policy": "MlpPolicy", **settings}
+    log = None if tensorboard_log is None else str(tensorboard_log)
+    with global_seed(seed):
+        return load_attribute(entry_point)(
+            env=env, seed=seed, device="cpu", tensorboard_log=log, **arguments
+        )
+
+
+def save_agent(agent: Any, algo: str, folder: Path) -> None:
+    """Write the policy's weights and the algorithm's name; no pickle."""
+    write_json(folder / "agent.json", {"algo": algo})
+    policy = getattr(agent, "policy", None)
+    if policy is not None:
+        save_weights(folder / "policy.safetensors", policy.state_dict())
+
+
+def load_agent(folder: Path, env: VecEnv, seed: int) -> tuple[str, Any]:
+    """Read what `save_agent` wrote; return the algorithm's name and the agent, ready to act.
+
+    Raises:
+        InputError: the files are missing, broken or belong to another env.
+    """
+    algo = read_json(folder / "agent.json")["algo"]
+    agent = make_agent(algo, env, seed)
+    if getattr(agent, "policy", None) is not None:
+        try:
+            agent.policy.load_state_dict(load_weights(folder / "policy.safetensors"))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise InputError(f"The policy in {folder} does not fit this env: {reason}") from None
+    return algo, agent

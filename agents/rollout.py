@@ -1,0 +1,72 @@
+"""Measures how an agent does in an env."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+
+from agents.agent import make_agent
+from agents.monitor import SearchMonitor
+from envs.retrain import VectorDetectorRetrainWrapper
+from envs.sb3 import SB3VecEnv
+
+
+class Arena:
+    """A vector env with everything around it that acting and measuring needs.
+
+    Args:
+        env: a `LatentAnomalyVectorEnv`; its detector stays as it is.
+    """
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.collector = VectorDetectorRetrainWrapper(env, retrain_every=None)
+        self.monitor = SearchMonitor(self.collector)
+        self.env = SB3VecEnv(self.monitor)
+
+    def play(self, agent: Any, episodes: int, seed: int) -> dict[str, float | None]:
+        """Play at least `episodes` episodes and return the measures of `summary`."""
+        self.env.seed(seed)
+        observations = self.env.reset()
+        self.monitor.start(None)
+        state, starts = None, np.ones(self.env.num_envs, dtype=bool)
+        while self.monitor.counts.episodes < episodes:
+            actions, state = agent.predict(observations, state=state, episode_start=starts)
+            observations, _, starts, _ = self.env.step(actions)
+        return self.summary()
+
+    def controls(self) -> list[str]:
+        """Name the algorithms that need no training and fit the env's detector."""
+        differentiable = hasattr(self.collector.core.detector, "log_odds")
+        return ["random", "gradient"] if differentiable else ["random"]
+
+    def play_control(self, name: str, episodes: int, seed: int) -> dict[str, float | None]:
+        """Play one of the algorithms that need no training."""
+        return self.play(make_agent(name, self.env, seed), episodes, seed)
+
+    def summary(self) -> dict[str, float | None]:
+        """Return the measures of the episodes played.
+
+        `bypass_rate` and `feasibility_rate` are shares of the candidates, `success_rate` of the
+        episodes; `diversity` is the mean distance, in gate radii, of a success to the nearest
+        other one, None where there are fewer than two.
+        """
+        counts = self.monitor.counts
+        return {
+            "episodes": counts.episodes,
+            "mean_reward": counts.reward / counts.episodes,
+            "bypass_rate": counts.bypass_rate,
+            "success_rate": counts.successes / counts.episodes,
+            "diversity": self.diversity(),
+            "feasibility_rate": counts.feasible / counts.queries,
+        }
+
+    def diversity(self) -> float | None:
+        """Mean distance of a success to the nearest other one, in gate radii."""
+        found = self.collector.found
+        if len(found) < 2:
+            return None
+        gate = self.collector.core.scenario.gate
+        scaled = gate.scaler(np.stack(found))
+        apart = torch.cdist(scaled, scaled).fill_diagonal_(torch.inf)
+        return float(apart.amin(dim=1).mean() / gate.radius)

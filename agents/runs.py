@@ -1,0 +1,99 @@
+"""Run folders: what a training leaves, and how it is found and read again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import detectors
+from agents.agent import save_agent
+from agents.hardening import Hardened
+from common.errors import InputError
+from common.files import read_json, replacing, write_json
+from common.weights import load_weights, save_weights
+from data import Split, Table
+from detectors.base import Detector
+
+NEEDED_SETTINGS = {"detector", "generator", "algo", "seed"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run folder and its settings."""
+
+    folder: Path
+    config: dict[str, Any]
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """Return `X_train`, `y_train`, `X_test`, `y_test` and `bank`."""
+        tensors = load_weights(self.folder / "rows.safetensors")
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+    def detectors(self) -> dict[str, Detector]:
+        """Load the detector before and after hardening."""
+        backend = detectors.registry.load(self.config["detector"])
+        return {
+            "before hardening": backend.load(self.folder / "unhardened"),
+            "after hardening": backend.load(self.folder / "detector"),
+        }
+
+
+def write_run(
+    folder: Path,
+    hardened: Hardened,
+    split: Split,
+    table: Table,
+    config: dict[str, Any],
+    metrics: dict[str, Any],
+) -> None:
+    """Write config, rows, models, bank and metrics.
+
+    The bank is written twice: to `bank.parquet` with column names, for people, and among the
+    tensors of `rows.safetensors`, for programs.
+    """
+    scenario = hardened.scenario
+    rows = {
+        "X_train": split.X_train,
+        "y_train": split.y_train,
+        "X_test": split.X_test,
+        "y_test": split.y_test,
+        "bank": scenario.bank,
+    }
+    save_weights(
+        folder / "rows.safetensors", {name: torch.from_numpy(array) for name, array in rows.items()}
+    )
+    scenario.generator.save(folder / "generator")
+    scenario.detector.save(folder / "detector")
+    hardened.unhardened.save(folder / "unhardened")
+    save_agent(hardened.agent, config["algo"], folder / "policy")
+    with replacing(folder / "bank.parquet") as temporary:
+        pd.DataFrame(scenario.bank, columns=table.feature_names).to_parquet(temporary)
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "config.json", config)
+
+
+def open_run(folder: Path, backend: str | None = None) -> Run:
+    """Open a run folder; raise `InputError` where it is none, or hardened another backend."""
+    if not folder.is_dir():
+        raise InputError(f"There is no run folder {folder}; pass one written by train.py.")
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or not config.keys() >= NEEDED_SETTINGS:
+        raise InputError(f"{folder / 'config.json'} lacks settings; train the run again.")
+    if backend not in (None, config["detector"]):
+        raise InputError(
+            f"The run {folder} hardened {config['detector']}, not {backend}; "
+            "pass --env-id LatentAnomaly-v0 or another run."
+        )
+    return Run(folder, config)
+
+
+def find_run(root: Path, backend: str | None = None) -> Run | None:
+    """Return the latest run under `root`, of any backend or of one; None where there is none."""
+    for path in sorted(root.glob("*/config.json"), reverse=True):
+        run = open_run(path.parent)
+        if backend in (None, run.config["detector"]):
+            return run
+    return None

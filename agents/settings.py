@@ -1,0 +1,32 @@
+"""How a detector is hardened: the settings of the loop."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HardeningSettings:
+    """How a detector is hardened.
+
+    Attributes:
+        detector: id of the detector backend.
+        generator: id of the generator whose latent space is searched.
+        algo: a key of `agents.ALGORITHMS`, or `module:Class`.
+        rounds: rounds of search and retraining.
+        timesteps: env steps a round, counted over all lanes.
+        top_l: finds, those of highest return, that a round adds to the bank.
+        n_background: feature-space negatives that the bank starts with.
+        synthetic_weight: share of the anomalies' training weight that the bank gets.
+        n_lanes: episodes at once.
+        device: torch device of the detector, where it has one.
+    """
+
+    detector: str = "mamba-moe"
+    generator: str = "cvae"
+    algo: str = "ppo"
+    rounds: int = 4
+    timesteps: int = 10_000
+    top_l: int = 256
+    n_background: int = 1000
+    synthetic_weight: float = 0.5
+    n_lanes: int = 64
+    device: str = "cpu"

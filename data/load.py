@@ -1,0 +1,30 @@
+"""One function for every source of rows."""
+
+from pathlib import Path
+
+from common.registry import unknown
+from data.adbench import PREFIX, load_adbench
+from data.builtin import BUILTIN, LOADERS
+from data.files import read
+from data.table import Table
+
+
+def load(source: str, label_column: str = "label") -> Table:
+    """Load a labelled table.
+
+    Args:
+        source: a built-in name (`data.BUILTIN`), `adbench:<name>`, or the path of a .csv, .parquet
+            or .npz file.
+        label_column: the column of a .csv or .parquet file that holds the labels.
+
+    Raises:
+        InputError: there is no such source, or its rows are refused.
+    """
+    if source in LOADERS:
+        return LOADERS[source]()
+    if source.startswith(PREFIX):
+        return load_adbench(source.removeprefix(PREFIX))
+    path = Path(source)
+    if path.name == source and not path.suffix and not path.exists():
+        raise unknown("data set", source, [*BUILTIN, f"{PREFIX}<name>"])
+    return read(path, label_column)

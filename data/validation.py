@@ -1,0 +1,144 @@
+"""The one place that checks rows; what it lets through can be split and trained on.
+
+Every refusal is an `InputError` of one sentence that names the source, the column, the row (counted
+from 1, a header not counted) and the way out. Missing values are refused, not imputed: how to fill
+them is a choice about the data, and a fill learnt from all rows would leak test rows into
+training. Impute, or drop the row or column, first. Booleans and numbers held as text are cast.
+"""
+
+import difflib
+import reprlib
+
+import numpy as np
+import pandas as pd
+
+from common.errors import InputError
+from data.table import Table
+
+MIN_ROWS = 20
+MIN_PER_CLASS = 4
+CLASSES = ("normal rows (label 0)", "anomalies (label 1)")
+LISTED_COLUMNS = 10
+
+
+def table_from_frame(frame: pd.DataFrame, label_column: str, name: str) -> Table:
+    """Check a frame with a label column and return it as a table.
+
+    Raises:
+        InputError: the frame is not fit to be split and trained on.
+    """
+    frame = frame.set_axis(frame.columns.map(str), axis="columns")
+    if label_column not in frame.columns:
+        raise missing_label_column(list(frame.columns), label_column, name)
+    features = frame.drop(columns=label_column)
+    y = label_vector(frame[label_column], name)
+    return Table(feature_matrix(features, name), y, list(features.columns), name)
+
+
+def table_from_arrays(X: np.ndarray, y: np.ndarray, name: str) -> Table:
+    """Check rows `X`, (n, d), and labels `y`, (n,), and return them with columns x1 to xd.
+
+    Raises:
+        InputError: the arrays are not fit to be split and trained on.
+    """
+    if X.ndim != 2 or y.ndim != 1:
+        raise InputError(
+            f"{name}: X must have the shape (n, d) and y (n,), not {X.shape} and {y.shape};"
+            " reshape them."
+        )
+    if len(X) != len(y):
+        raise InputError(
+            f"{name}: X holds {len(X)} rows but y {len(y)} labels; give each row one label."
+        )
+    features = pd.DataFrame(X, columns=[f"x{i + 1}" for i in range(X.shape[1])])
+    labels = label_vector(pd.Series(y, name="y"), name)
+    return Table(feature_matrix(features, name), labels, list(features.columns), name)
+
+
+def label_vector(column: pd.Series, name: str) -> np.ndarray:
+    """Return the labels as int64 (n,).
+
+    Raises:
+        InputError: a label is neither 0 nor 1, or there are too few rows of either class.
+    """
+    labels = as_numbers(column)
+    bad = ~np.isin(labels, [0, 1])
+    if bad.any():
+        raise InputError(
+            f"{name}: column {column.name!r} holds {shown(column, bad)};"
+            " labels must be 0 (normal) or 1 (anomaly)."
+        )
+    if len(labels) < MIN_ROWS:
+        raise InputError(f"{name} holds {len(labels)} rows; give at least {MIN_ROWS}.")
+    y = labels.astype(np.int64)
+    for words, count in zip(CLASSES, np.bincount(y, minlength=2), strict=True):
+        if count < MIN_PER_CLASS:
+            raise InputError(
+                f"{name} holds {count or 'no'} {words}; give at least {MIN_PER_CLASS}."
+            )
+    return y
+
+
+def feature_matrix(features: pd.DataFrame, name: str) -> np.ndarray:
+    """Return the columns as float64 (n, d).
+
+    Raises:
+        InputError: there is no column, or one holds a value that is no finite number.
+    """
+    if features.columns.empty:
+        raise InputError(f"{name} has no feature columns; give at least one beside the label.")
+    return np.column_stack([feature(features.iloc[:, i], name) for i in range(features.shape[1])])
+
+
+def feature(column: pd.Series, name: str) -> np.ndarray:
+    """Return one column as float64 (n,); raise `InputError` unless all are finite numbers."""
+    where = f"{name}: column {column.name!r}"
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise InputError(
+            f"{where} misses a value in row {first_row(missing)};"
+            " impute it, or drop the row or the column, first."
+        )
+    values = as_numbers(column)
+    text = np.isnan(values)
+    if text.any():
+        raise InputError(
+            f"{where} holds {shown(column, text)}, not a number; encode or drop the column."
+        )
+    infinite = np.isinf(values)
+    if infinite.any():
+        raise InputError(
+            f"{where} is infinite in row {first_row(infinite)}; replace the value or drop the row."
+        )
+    return values
+
+
+def as_numbers(column: pd.Series) -> np.ndarray:
+    """Return a column as float64 (n,), NaN where a value is missing or no real number."""
+    plain = pd.api.types.is_numeric_dtype(column)
+    numbers = column if plain else pd.to_numeric(column.astype(object), errors="coerce")
+    if pd.api.types.is_complex_dtype(numbers):
+        return np.full(len(column), np.nan)
+    return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def shown(column: pd.Series, bad: np.ndarray) -> str:
+    """Say the first bad value of a column, shortened, and its row."""
+    return f"{reprlib.repr(str(column[bad].iloc[0]))} in row {first_row(bad)}"
+
+
+def first_row(bad: np.ndarray) -> int:
+    """Number of the first bad row, counted from 1."""
+    return int(bad.argmax()) + 1
+
+
+def missing_label_column(columns: list[str], label_column: str, name: str) -> InputError:
+    """Build the error for an absent label column, with the nearest columns or the first ones."""
+    near = difflib.get_close_matches(label_column, columns, n=3, cutoff=0.5)
+    more = ", ..." if len(columns) > LISTED_COLUMNS else ""
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"name one of its columns: {', '.join(columns[:LISTED_COLUMNS])}{more}."
+    )
+    return InputError(f"{name} has no label column {label_column!r}; {hint}")
