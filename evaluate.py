@@ -54,7 +54,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         print(f"No run in {config.runs}: playing the controls on {DEFAULT_DATA}, unhardened.\n")
     else:
         print(f"Run {run.folder}\n")
-    figures = {
+    figures: dict[str, Any] = {
         "run": None if run is None else str(run.folder),
         "env": play(config, run),
         "detection": detection(backend, run),
@@ -73,7 +73,7 @@ def play(config: EvaluateConfig, run: "Run | None") -> dict[str, dict[str, float
     from agents.agent import load_agent
     from agents.rollout import Arena
 
-    where = (
+    where: dict[str, Any] = (
         {"data": DEFAULT_DATA, "protocol": DEFAULT_PROTOCOL}
         if run is None
         else {"run": str(run.folder)}

@@ -48,7 +48,7 @@ class RandomAgent(Control):
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: Any = 0
     ) -> tuple[np.ndarray, None]:
         """Draw actions uniformly from [-1, 1]."""
-        shape = (len(observation), *self.env.action_space.shape)
+        shape = (len(observation), *(self.env.action_space.shape or ()))
         return self.rng.uniform(-1, 1, shape).astype(np.float32), None
 
 

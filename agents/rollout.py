@@ -27,7 +27,7 @@ class Arena:
     def play(self, agent: Any, episodes: int, seed: int) -> dict[str, float | None]:
         """Play at least `episodes` episodes and return the measures of `summary`."""
         self.env.seed(seed)
-        observations = self.env.reset()
+        observations: Any = self.env.reset()
         self.monitor.start(None)
         state, starts = None, np.ones(self.env.num_envs, dtype=bool)
         while self.monitor.counts.episodes < episodes:

@@ -88,7 +88,7 @@ class Mamba2(nn.Module):
         """
         length, taps = x.shape[1], self.conv1d.weight.squeeze(1).unbind(dim=1)
         padded = F.pad(x, (0, 0, len(taps) - 1, 0))
-        y = self.conv1d.bias
+        y: Tensor = self.conv1d.bias  # type: ignore[assignment]
         for shift, tap in enumerate(taps):
             y = torch.addcmul(y, padded[:, shift : shift + length], tap)
         return y

@@ -63,7 +63,7 @@ class LatentAnomalyEnv(gym.Env[np.ndarray, np.ndarray]):
             info,
         )
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """Draw normals, known anomalies, bank and candidate; uint8 (480, 640, 3)."""
         return draw_scene(self.core) if self.render_mode == "rgb_array" else None
 

@@ -30,7 +30,7 @@ def draw_scene(core: LatentCore) -> np.ndarray:
     for label, points, color, marker, size in clouds:
         flat = ((points - center) @ plane).numpy()
         second = flat[:, 1] if flat.shape[1] > 1 else np.zeros(len(flat))
-        axes.scatter(flat[:, 0], second, size, color, marker, label=label)
+        axes.scatter(flat[:, 0], second, s=size, c=color, marker=marker, label=label)
     axes.set(xlabel="first principal component", ylabel="second principal component")
     axes.legend(loc="upper right")
     canvas = FigureCanvasAgg(figure)

@@ -38,7 +38,7 @@ class LatentAnomalyVectorEnv(VectorEnv):
         self.lane_rngs = [seeding.np_random()[0] for _ in range(num_envs)]
         self.rows = np.zeros(num_envs, dtype=np.int64)
 
-    def reset(  # type: ignore[override]
+    def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode in every lane; there are no options."""
