@@ -51,8 +51,8 @@ def train(config: TrainConfig) -> Path:
         f"{halves.y_train.sum()} labelled anomalies, {len(halves.y_test)} test rows with "
         f"{halves.y_test.sum()} anomalies"
     )
-    started = datetime.now()
-    name = f"{started:%Y%m%d-%H%M%S}-{table.name}-{config.algo.replace(':', '.')}-{config.seed}"
+    data, algo = Path(table.name).stem.replace(":", "-"), config.algo.replace(":", ".")
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{data}-{algo}-{config.seed}"
     config.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=config.out, prefix=f".{name}.") as scratch:
         folder = Path(scratch) / name
@@ -63,11 +63,17 @@ def train(config: TrainConfig) -> Path:
                     writer.add_scalar(f"round/{key}", value, int(record["round"]))
 
             hardened = harden(
-                halves.X_train, halves.y_train, config, config.seed, True, folder / "agent", log
+                halves.X_train,
+                halves.y_train,
+                config,
+                config.seed,
+                True,
+                folder / "tensorboard",
+                log,
             )
         detection = {
-            name: detection_metrics(detector, halves.X_test, halves.y_test)
-            for name, detector in (
+            when: detection_metrics(detector, halves.X_test, halves.y_test)
+            for when, detector in (
                 ("before hardening", hardened.unhardened),
                 ("after hardening", hardened.scenario.detector),
             )
