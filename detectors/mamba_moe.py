@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from common.files import read_json, write_json
 from common.randomness import torch_seed
+from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
 from detectors.base import Detector
 from detectors.mamba2 import make_block
@@ -228,8 +229,8 @@ def suggest_n_experts(X: np.ndarray) -> int:
     Complexity is the participation ratio of the correlation matrix's eigenvalues, the effective
     number of independent columns; an expert is given for every two of them.
     """
-    spread = X.std(axis=0)
-    columns = X[:, spread > 0]
+    scaled = RowScaler(X.shape[1]).fit(X)(X).double().numpy()
+    columns = scaled[:, scaled.std(axis=0) > 1e-6]
     if columns.shape[1] < 2:
         return 2
     eigenvalues = np.linalg.eigvalsh(np.corrcoef(columns, rowvar=False)).clip(min=0)
