@@ -26,7 +26,7 @@ class HardeningSettings:
     rounds: int = 4
     timesteps: int = 10_000
     top_l: int = 256
-    n_background: int = 1000
+    n_background: int = 2000
     synthetic_weight: float = 0.5
     n_lanes: int = 64
     device: str = "cpu"

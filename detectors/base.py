@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 
 class Detector(ClassifierMixin, BaseEstimator, ABC):
@@ -22,29 +22,40 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
     threshold_: float
     n_features_in_: int
 
-    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> Self:
+    def fit(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+        synthetic: np.ndarray | None = None,
+    ) -> Self:
         """Learn from scratch.
 
         Args:
             X: rows, float (n, d).
             y: labels, int (n,) in {0, 1}, both present.
             sample_weight: weights, float (n,); by default both classes weigh the same in sum.
+            synthetic: which rows were generated, bool (n,); by default none. Backends may use it.
 
         Raises:
             ValueError: non-finite values, mismatched lengths, labels other than 0 and 1.
         """
-        X, y, sample_weight = self._check_training(X, y, sample_weight, reset=True)
+        checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
         self.classes_ = np.array([0, 1])
         self.threshold_ = 0.0
-        self._fit(X, y, sample_weight)
+        self._fit(*checked)
         return self
 
     def partial_fit(
-        self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        sample_weight: np.ndarray | None = None,
+        synthetic: np.ndarray | None = None,
     ) -> Self:
         """Go on training on all rows that shall count, old and new; arguments as in `fit`."""
         check_is_fitted(self)
-        self._partial_fit(*self._check_training(X, y, sample_weight, reset=False))
+        self._partial_fit(*self._check_training(X, y, sample_weight, synthetic, reset=False))
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
@@ -71,11 +82,13 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         """Read what `save` wrote; raise `InputError` where it is missing or broken."""
 
     @abstractmethod
-    def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
+    def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
         """Learn from checked arrays."""
 
     @abstractmethod
-    def _partial_fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
+    def _partial_fit(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
+    ) -> None:
         """Go on learning from checked arrays."""
 
     @abstractmethod
@@ -83,15 +96,23 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         """Score checked rows."""
 
     def _check_training(
-        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray | None, reset: bool
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        weight: np.ndarray | None,
+        synthetic: np.ndarray | None,
+        reset: bool,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         X, y = validate_data(self, X, y, reset=reset, dtype=np.float64)
         y = y.astype(int)
         if set(np.unique(y)) != {0, 1}:
             raise ValueError(
                 f"A detector learns from labels 0 and 1, both present; got {np.unique(y).tolist()}."
             )
-        return X, y, balanced_weights(y) if weight is None else np.asarray(weight, np.float64)
+        weight = balanced_weights(y) if weight is None else np.asarray(weight, np.float64)
+        synthetic = np.zeros(len(y), bool) if synthetic is None else np.asarray(synthetic, bool)
+        check_consistent_length(X, weight, synthetic)
+        return X, y, weight, synthetic
 
 
 def balanced_weights(y: np.ndarray) -> np.ndarray:

@@ -17,24 +17,26 @@ from detectors.base import Detector
 from detectors.mamba2 import make_block
 from detectors.preprocessing import PiecewiseLinearEncoding
 
-BATCH = 256
+BATCH = 128
 SCORING_BATCH = 8192
+N_HEADS = 2
+KNOWN, NOVEL = range(N_HEADS)
 
 
 class Expert(nn.Module):
-    """Pre-norm residual Mamba-2 blocks and a linear head: tokens (n, T, D) to logits (n,)."""
+    """Pre-norm residual Mamba-2 blocks and a linear head: tokens (n, T, D) to logits (n, 2)."""
 
     def __init__(self, d_model: int, depth: int, device: torch.device) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.RMSNorm(d_model) for _ in range(depth))
         self.blocks = nn.ModuleList(make_block(device, d_model=d_model) for _ in range(depth))
-        self.head = nn.Linear(d_model, 1)
+        self.head = nn.Linear(d_model, N_HEADS)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the logit of the mean token."""
+        """Return the logits of known and of novel anomaly, read off the mean token."""
         for norm, block in zip(self.norms, self.blocks, strict=True):
             tokens = tokens + block(norm(tokens))
-        return self.head(tokens.mean(dim=1)).squeeze(1)
+        return self.head(tokens.mean(dim=1))
 
 
 class NoisyTopKRouter(nn.Module):
@@ -63,7 +65,14 @@ class NoisyTopKRouter(nn.Module):
 
 
 class MambaMoE(nn.Module):
-    """Preprocessing, tokens, router and experts: rows (n, d) to logits (n,)."""
+    """Preprocessing, tokens, router, sparse Mamba experts and a linear expert that sees every row.
+
+    Each expert has two logits: `known` parts labelled anomalies from the rest, `novel` parts
+    synthetic ones from the rest. A few real anomalies thus keep their say among thousands of
+    synthetic ones, while both shape the same tokens and blocks.
+    """
+
+    novelty_share: Tensor
 
     def __init__(
         self,
@@ -81,23 +90,52 @@ class MambaMoE(nn.Module):
         self.tokenizer = nn.Linear(self.encoding.n_outputs, n_tokens * d_model)
         self.router = NoisyTopKRouter(self.encoding.n_outputs, n_experts, top_k)
         self.experts = nn.ModuleList(Expert(d_model, depth, device) for _ in range(n_experts))
+        self.linear = nn.Linear(self.encoding.n_outputs, 1)
+        self.register_buffer("novelty_share", torch.zeros(()))
         self.d_model = d_model
 
     def forward(self, X: Tensor) -> Tensor:
-        """Score rows in the input's units, float64 (n, d); no routing noise."""
-        return self.mix(self.encoding(X), None)[0]
+        """Return the log-odds of anomaly, float32 (n,), of rows in the input's units, (n, d).
+
+        A row is normal if all parts agree that it is (a noisy or): its log-probability of being
+        normal is the sum of theirs, the novel one's weighted by `novelty_share`.
+        """
+        encoded = self.encoding(X)
+        mixed, linear = self.mix(encoded, None)[0], self.linear(encoded)[:, 0]
+        surprise = F.softplus(mixed[:, KNOWN]) + F.softplus(linear)
+        surprise = surprise + self.novelty_share * F.softplus(mixed[:, NOVEL])
+        surprise = surprise.clamp(min=1e-30)
+        return surprise + torch.log(-torch.expm1(-surprise))
 
     def mix(self, encoded: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Return logits (n,) of encoded rows and the router's balance loss."""
+        """Return the mixture's logits, (n, 2), of encoded rows and the router's balance loss."""
         tokens = self.tokenizer(encoded).unflatten(1, (-1, self.d_model))
         gates, balance = self.router(encoded, generator)
-        logits = torch.zeros(len(encoded), device=encoded.device)
+        logits = torch.zeros(len(encoded), N_HEADS, device=encoded.device)
         for index, expert in enumerate(self.experts):
             routed = gates[:, index].nonzero().squeeze(1)
             if len(routed):
-                contribution = expert(tokens[routed]) * gates[routed, index]
+                contribution = expert(tokens[routed]) * gates[routed, index, None]
                 logits = logits.index_add(0, routed, contribution)
         return logits, balance
+
+    def loss(self, batches: list[Tensor], generator: torch.Generator) -> Tensor:
+        """Cross-entropy of every part on encoded normal, known and, if any, synthetic rows.
+
+        Args:
+            batches: two or three batches, each float32 (m, n_outputs).
+            generator: of the routing noise.
+        """
+        encoded, m = torch.cat(batches), len(batches[0])
+        mixed, balance = self.mix(encoded, generator)
+        labels = torch.arange(2, device=encoded.device).repeat_interleave(m).float()
+        loss = 0.01 * balance
+        for known in (mixed[: 2 * m, KNOWN], self.linear(encoded[: 2 * m])[:, 0]):
+            loss = loss + F.binary_cross_entropy_with_logits(known, labels)
+        if len(batches) > 2:
+            novel = torch.cat([mixed[:m, NOVEL], mixed[2 * m :, NOVEL]])
+            loss = loss + F.binary_cross_entropy_with_logits(novel, labels)
+        return loss
 
 
 class MambaMoEDetector(Detector):
@@ -124,8 +162,8 @@ class MambaMoEDetector(Detector):
         d_model: int = 32,
         depth: int = 1,
         n_tokens: int = 4,
-        n_bins: int = 8,
-        steps: int = 300,
+        n_bins: int = 16,
+        steps: int = 100,
         learning_rate: float = 3e-3,
         random_state: int = 0,
         device: str = "cpu",
@@ -143,16 +181,18 @@ class MambaMoEDetector(Detector):
         self.device = device
         self.progress = progress
 
-    def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
-        self.n_experts_ = self.n_experts or suggest_n_experts(X)
+    def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
+        self.n_experts_ = self.n_experts or suggest_n_experts(X[~synthetic])
         with torch_seed(self.random_state) as generator:
             self.network_ = self._build()
-            self.network_.encoding.fit(X)
-            self._train(X, y, weight, self.steps, generator)
+            self.network_.encoding.fit(X[~synthetic])
+            self._train(X, y, weight, synthetic, self.steps, generator)
 
-    def _partial_fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
+    def _partial_fit(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
+    ) -> None:
         with torch_seed(self.random_state + 1) as generator:
-            self._train(X, y, weight, self.steps // 2, generator)
+            self._train(X, y, weight, synthetic, self.steps // 2, generator)
 
     def _build(self) -> MambaMoE:
         device = torch.device(self.device)
@@ -172,22 +212,27 @@ class MambaMoEDetector(Detector):
         X: np.ndarray,
         y: np.ndarray,
         weight: np.ndarray,
+        synthetic: np.ndarray,
         steps: int,
         generator: torch.Generator,
     ) -> None:
         network = self.network_.train()
-        encoded = network.encoding(X)
-        labels = torch.as_tensor(y, dtype=torch.float32)
-        odds = torch.from_numpy(weight)
-        optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=0.01)
+        kinds = [y == 0, (y == 1) & ~synthetic, (y == 1) & synthetic]
+        pools = [(network.encoding(X[kind]), torch.from_numpy(weight[kind])) for kind in kinds]
+        if synthetic.any():
+            network.novelty_share.fill_(min(1.0, weight[kinds[2]].sum() / weight[kinds[1]].sum()))
+        optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=1.0)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, steps)
         bar = tqdm(range(steps), "mamba-moe", unit="step", disable=not self.progress)
         for step in bar:
-            batch = torch.multinomial(odds, BATCH, replacement=True, generator=generator)
-            logits, balance = network.mix(encoded[batch], generator)
-            loss = F.binary_cross_entropy_with_logits(logits, labels[batch].to(logits.device))
+            batches = [
+                rows[torch.multinomial(odds, BATCH, replacement=True, generator=generator)]
+                for rows, odds in pools
+                if len(rows)
+            ]
+            loss = network.loss(batches, generator)
             optimizer.zero_grad()
-            (loss + 0.01 * balance).backward()
+            loss.backward()
             optimizer.step()
             schedule.step()
             if step % 50 == 0:

@@ -9,8 +9,8 @@ from detectors.base import Detector, balanced_weights
 
 def replay_set(
     X: np.ndarray, y: np.ndarray, bank: np.ndarray, synthetic_weight: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Join real rows and synthetic anomalies; return rows, labels and weights.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Join real rows and synthetic anomalies: what `Detector.fit` takes, in its order.
 
     Args:
         X: real rows, float (n, d).
@@ -20,15 +20,13 @@ def replay_set(
             weigh the same in sum whatever it is.
     """
     weight = balanced_weights(y)
-    if len(bank) == 0:
-        return X, y, weight
-    weight[y == 1] *= 1 - synthetic_weight
-    per_row = synthetic_weight * len(y) / 2 / len(bank)
-    return (
-        np.concatenate([X, bank]),
-        np.concatenate([y, np.ones(len(bank), dtype=y.dtype)]),
-        np.concatenate([weight, np.full(len(bank), per_row)]),
-    )
+    synthetic = np.repeat([False, True], [len(X), len(bank)])
+    if len(bank):
+        weight[y == 1] *= 1 - synthetic_weight
+        per_row = synthetic_weight * len(y) / 2 / len(bank)
+        weight = np.concatenate([weight, np.full(len(bank), per_row)])
+    labels = np.concatenate([y, np.ones(len(bank), dtype=y.dtype)])
+    return np.concatenate([X, bank]), labels, weight, synthetic
 
 
 def retrained(

@@ -25,12 +25,14 @@ class RefittedDetector(Detector):
         """Return an unfitted classifier with `fit(X, y, sample_weight)` and `predict_proba`."""
         raise NotImplementedError
 
-    def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
+    def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
         self.training_rows_ = {"X": X, "y": y, "weight": weight}
         self.classifier_ = self.make_classifier().fit(X, y, sample_weight=weight)
 
-    def _partial_fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
-        self._fit(X, y, weight)
+    def _partial_fit(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
+    ) -> None:
+        self._fit(X, y, weight, synthetic)
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
         probability = self.classifier_.predict_proba(X)[:, 1]
