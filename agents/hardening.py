@@ -11,6 +11,7 @@ from tqdm import tqdm
 import detectors
 import generators
 from agents.agent import make_agent
+from agents.algorithms import find_algorithm
 from agents.monitor import SearchMonitor
 from agents.settings import HardeningSettings
 from common.randomness import draw_seed, global_seed
@@ -62,6 +63,8 @@ def harden(
         tensorboard_log: folder for the agent's TensorBoard events.
         on_round: called with each round's record.
     """
+    detectors.registry.spec(settings.detector)
+    find_algorithm(settings.algo)
     rng = np.random.default_rng(seed)
     generator = generators.make(
         settings.generator, random_state=draw_seed(rng), progress=progress

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from common.errors import InputError
+
 
 @dataclass(frozen=True)
 class HardeningSettings:
@@ -30,3 +32,14 @@ class HardeningSettings:
     synthetic_weight: float = 0.5
     n_lanes: int = 64
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` where a number is out of range."""
+        least = {"rounds": 0, "timesteps": 1, "top_l": 1, "n_background": 0, "n_lanes": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise InputError(f"{name} is {getattr(self, name)}; give at least {low}.")
+        if not 0 <= self.synthetic_weight < 1:
+            raise InputError(
+                f"synthetic_weight is {self.synthetic_weight}; give at least 0 and less than 1."
+            )

@@ -35,7 +35,8 @@ class RefittedDetector(Detector):
         self._fit(X, y, weight, synthetic)
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
-        probability = self.classifier_.predict_proba(X)[:, 1]
+        # CatBoost marks the array that it is given as read-only; a view takes the mark.
+        probability = self.classifier_.predict_proba(X.view())[:, 1]
         probability = probability.clip(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
         return np.log(probability / (1 - probability))
 

@@ -33,7 +33,7 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
     @property
     def core(self) -> LatentCore:
         """The env's core, which holds the live detector and the bank."""
-        return self.get_wrapper_attr("core")
+        return self.env.unwrapped.core  # type: ignore[attr-defined]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

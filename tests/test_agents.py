@@ -1,0 +1,214 @@
+"""Every algorithm of the table plays, learns where it can, and is reproducible."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from agents.agent import load_agent, make_agent, save_agent
+from agents.algorithms import ALGORITHMS, find_algorithm
+from agents.controls import RandomAgent
+from agents.hardening import harden, round_weights
+from agents.monitor import SearchMonitor
+from agents.rollout import Arena
+from agents.settings import HardeningSettings
+from common.errors import InputError
+from common.randomness import global_seed
+from detectors.trees import ExtraTreesDetector
+from envs.sb3 import SB3VecEnv
+from envs.scenario import Scenario
+from envs.vector import LatentAnomalyVectorEnv
+
+N_LANES = 16
+
+
+def make_env(scenario: Scenario) -> SB3VecEnv:
+    return SB3VecEnv(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+
+
+def trained(algo: str, scenario: Scenario, seed: int = 0, steps: int = 1200):
+    agent = make_agent(algo, make_env(scenario), seed)
+    with global_seed(seed):
+        agent.learn(steps)
+    return agent
+
+
+def actions(agent, observations: np.ndarray) -> np.ndarray:
+    return agent.predict(observations, deterministic=True)[0]
+
+
+@pytest.fixture
+def observations(scenario) -> np.ndarray:
+    env = make_env(scenario)
+    env.seed(0)
+    return env.reset()
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_algorithm_is_reproducible_saved_and_loaded(algo, scenario, observations, tmp_path):
+    first, second = (trained(algo, scenario) for _ in range(2))
+    acted = actions(first, observations)
+    assert acted.shape == (N_LANES, 3)
+    assert np.abs(acted).max() <= 1
+    np.testing.assert_array_equal(acted, actions(second, observations))
+    save_agent(second, algo, tmp_path)
+    name, loaded = load_agent(tmp_path, make_env(scenario), 0)
+    assert name == algo
+    if algo != "random":
+        np.testing.assert_allclose(actions(loaded, observations), acted, atol=1e-6)
+        untrained = make_agent(algo, make_env(scenario), 0)
+        learns = getattr(first, "policy", None) is not None
+        assert learns != np.allclose(actions(untrained, observations), acted, atol=1e-6)
+
+
+def test_module_class_is_an_algorithm(scenario, observations):
+    agent = trained(f"{RandomAgent.__module__}:RandomAgent", scenario)
+    assert actions(agent, observations).shape == (N_LANES, 3)
+
+
+@pytest.mark.parametrize(
+    ("algo", "sentence"),
+    [("pppo", "did you mean"), ("no_module:Class", "no_module"), ("agents.controls:No", "No")],
+)
+def test_unknown_algorithm_is_one_sentence(algo, sentence, scenario):
+    with pytest.raises(InputError, match=sentence):
+        make_agent(algo, make_env(scenario), 0)
+
+
+def test_policy_of_another_env_is_refused(scenario, rows, tmp_path):
+    save_agent(make_agent("ppo", make_env(scenario), 0), "ppo", tmp_path)
+    wide = LatentAnomalyVectorEnv(4, data="wine", protocol="full", detector="extra-trees")
+    with pytest.raises(InputError, match="does not fit"):
+        load_agent(tmp_path, SB3VecEnv(wide), 0)
+
+
+class TargetEnv(gym.Env):
+    """Trivially solvable: the observation is the action that is wanted."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.show(), {}
+
+    def show(self) -> np.ndarray:
+        self.target = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+        return self.target
+
+    def step(self, action):
+        reward = 1 - float(np.abs(action - self.target).mean())
+        self.steps += 1
+        return self.show(), reward, False, self.steps == 8, {}
+
+
+def mean_reward(algo: str, timesteps: int) -> float:
+    env = SB3VecEnv(SyncVectorEnv([TargetEnv] * N_LANES, autoreset_mode=AutoresetMode.SAME_STEP))
+    env.seed(0)
+    agent = make_agent(algo, env, 0)
+    with global_seed(0):
+        agent.learn(timesteps)
+    observations, rewards = env.reset(), []
+    for _ in range(50):
+        acted, _ = agent.predict(observations, deterministic=True)
+        observations, reward, _, _ = env.step(acted)
+        rewards.append(reward)
+    return float(np.mean(rewards))
+
+
+@pytest.mark.parametrize(("algo", "steps"), [("ppo", 12_000), ("sac", 3_000)])
+def test_trivial_env_is_solved(algo, steps):
+    assert mean_reward("random", 16) < 0.5
+    assert mean_reward(algo, steps) > 0.7
+
+
+def test_gradient_control_lowers_the_score(scenario):
+    """Following the potential's gradient bypasses more often than wandering."""
+    arena = Arena(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+    assert arena.controls() == ["random", "gradient"]
+    random, gradient = (arena.play_control(name, 200, 0) for name in arena.controls())
+    assert gradient["success_rate"] > random["success_rate"]
+    assert random["episodes"] >= 200
+    for measures in (random, gradient):
+        assert 0 <= measures["bypass_rate"] <= 1
+        assert measures["success_rate"] <= 1
+        assert 0 < measures["feasibility_rate"] <= 1
+
+
+def test_gradient_control_refuses_a_black_box(fitted_scenario, rows):
+    forest = ExtraTreesDetector(n_estimators=10).fit(*rows)
+    scenario = Scenario.assemble(*rows, fitted_scenario.generator, forest, 0)
+    arena = Arena(LatentAnomalyVectorEnv(4, scenario=scenario))
+    assert arena.controls() == ["random"]
+    with pytest.raises(InputError, match="differentiable"):
+        arena.play_control("gradient", 4, 0)
+
+
+def test_arena_is_reproducible(scenario):
+    arena = Arena(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+    assert arena.play_control("random", 50, 3) == arena.play_control("random", 50, 3)
+
+
+def test_monitor_counts_what_happens(scenario):
+    monitor = SearchMonitor(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+    monitor.reset(seed=0)
+    rng, totals = np.random.default_rng(0), np.zeros(3)
+    for _ in range(30):
+        acted = rng.uniform(-1, 1, (N_LANES, 3)).astype(np.float32)
+        _, rewards, terminated, truncated, _ = monitor.step(acted)
+        totals += [terminated.sum(), (terminated | truncated).sum(), rewards.sum()]
+    counts = monitor.counts
+    assert counts.queries == 30 * N_LANES
+    assert [counts.successes, counts.episodes] == totals[:2].astype(int).tolist()
+    assert counts.reward == pytest.approx(totals[2])
+    assert counts.successes <= counts.bypasses <= counts.queries
+    assert counts.bypass_rate == counts.bypasses / counts.queries
+
+
+def test_diversity_weight_falls_over_the_rounds():
+    weights = [round_weights(index, 4).diversity for index in range(4)]
+    assert weights == sorted(weights, reverse=True)
+    assert weights[0] > weights[-1] > 0
+    assert round_weights(0, 1).diversity > 0
+
+
+@pytest.mark.parametrize(
+    "spoiled", [{"detector": "mamba-mo"}, {"generator": "cvea"}, {"algo": "pppo"}]
+)
+def test_unknown_names_are_refused_before_anything_is_fitted(rows, spoiled):
+    seen: list = []
+    with pytest.raises(InputError, match="did you mean"):
+        harden(*rows, HardeningSettings(**spoiled), 0, on_round=seen.append)
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "name"),
+    [
+        ({"rounds": -1}, "rounds"),
+        ({"timesteps": 0}, "timesteps"),
+        ({"synthetic_weight": 1.0}, "synthetic"),
+        ({"n_lanes": 0}, "lanes"),
+    ],
+)
+def test_settings_out_of_range_are_refused(spoiled, name):
+    with pytest.raises(InputError, match=name):
+        HardeningSettings(**spoiled)
+
+
+def test_no_round_means_background_only(rows):
+    settings = HardeningSettings(
+        detector="extra-trees", generator="background", rounds=0, n_background=50
+    )
+    hardened = harden(*rows, settings, 0)
+    assert hardened.history == []
+    assert len(hardened.scenario.bank) == 50
+
+
+def test_every_entry_of_the_table_can_be_found():
+    for algo in ALGORITHMS:
+        entry_point, settings = find_algorithm(algo)
+        assert ":" in entry_point
+        assert isinstance(settings, dict)

@@ -1,0 +1,155 @@
+"""`LatentAnomaly-v0` and its siblings, as Gymnasium and Stable-Baselines3 see them."""
+
+import pickle
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils.env_checker import check_env, data_equivalence
+from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
+
+import detectors
+from common.errors import InputError
+from envs import FLAGSHIP, env_id
+from envs.latent_anomaly import LatentAnomalyEnv
+from envs.registration import backend_of
+
+DATA = {"data": "wine", "protocol": "full"}
+IDS = [FLAGSHIP, *(env_id(name) for name in detectors.ids())]
+
+
+def rollout(env: gym.Env, steps: int = 30, seed: int = 3) -> list:
+    """Everything that `steps` random steps return; the actions are seeded as well."""
+    env.action_space.seed(seed)
+    trace: list = [env.reset(seed=seed)]
+    for _ in range(steps):
+        trace.append(env.step(env.action_space.sample()))
+        if trace[-1][2] or trace[-1][3]:
+            trace.append(env.reset())
+    return trace
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_both_checkers_pass_without_a_warning(id):
+    env = gym.make(id, render_mode="rgb_array", **DATA)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env.unwrapped)
+        check_env_for_sb3(env)
+
+
+@pytest.mark.parametrize("id", IDS)
+def test_same_seed_gives_the_same_rollout_info_included(id):
+    first, second = (rollout(gym.make(id, **DATA)) for _ in range(2))
+    assert data_equivalence(first, second, exact=True)
+    assert not data_equivalence(first, rollout(gym.make(id, **DATA), seed=4))
+
+
+def test_pickled_env_goes_on_alike():
+    env = gym.make(FLAGSHIP, **DATA)
+    env.reset(seed=0)
+    copy = pickle.loads(pickle.dumps(env))
+    assert data_equivalence(rollout(env), rollout(copy), exact=True)
+
+
+def test_spec_survives_json():
+    env = gym.make(FLAGSHIP, step_size=0.5, **DATA)
+    again = gym.make(EnvSpec.from_json(env.spec.to_json()))
+    assert again.unwrapped.core.step_size == 0.5
+    assert data_equivalence(rollout(env), rollout(again), exact=True)
+
+
+def first_observation(id: str) -> np.ndarray:
+    return gym.make(id, **DATA).reset(seed=0)[0]
+
+
+def test_a_spawned_process_makes_the_env():
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        there = pool.submit(first_observation, f"envs:{FLAGSHIP}").result()
+    np.testing.assert_allclose(there, first_observation(FLAGSHIP), rtol=1e-5)
+
+
+def test_time_limit_truncates_after_eight_steps(scenario):
+    env = gym.make(FLAGSHIP, scenario=scenario, weights={"success": 0.0})
+    for seed in range(20):
+        env.reset(seed=seed)
+        for step in range(1, 9):
+            observation, _, terminated, truncated, info = env.step(np.zeros(3, np.float32))
+            assert truncated == (step == 8)
+            assert terminated == info["success"]
+            assert observation[-1] == pytest.approx(step / 8)
+            if terminated:
+                break
+
+
+def test_info_tells_the_step(scenario):
+    env = LatentAnomalyEnv(scenario=scenario)
+    _, info = env.reset(seed=0)
+    assert 0 <= info["row"] < len(scenario.X)
+    observation, reward, terminated, _, info = env.step(env.action_space.sample())
+    assert type(reward) is float
+    assert reward == pytest.approx(sum(info["reward_terms"].values()), abs=1e-5)
+    assert info["sample"].shape == (scenario.X.shape[1],)
+    score = scenario.detector.decision_function(info["sample"][None])[0]
+    assert info["score"] == pytest.approx(score, abs=1e-4)
+    assert info["bypass"] == (score <= scenario.detector.threshold_)
+    assert (info["margin"] > 0) == scenario.gate.feasible(info["sample"][None])[0]
+    assert info["success"] == terminated
+    assert observation[3] == pytest.approx(np.clip(score / 4, -5, 5), abs=1e-4)
+
+
+def test_success_needs_bypass_feasibility_and_novelty(scenario):
+    env = LatentAnomalyEnv(scenario=scenario)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    infos = [env.step(env.action_space.sample())[4] for _ in range(300)]
+    for info in infos:
+        expected = info["bypass"] and info["margin"] > 0 and info["novelty"] > 0.25
+        assert info["success"] == expected
+    assert len({info["bypass"] for info in infos}) == 2
+
+
+def test_found_rows_are_no_longer_novel(scenario):
+    env = LatentAnomalyEnv(scenario=scenario)
+    env.reset(seed=0)
+    info = env.step(np.zeros(3, np.float32))[4]
+    assert info["novelty"] == 1
+    env.core.remember(info["sample"][None])
+    assert env.step(np.zeros(3, np.float32))[4]["novelty"] < 0.05
+
+
+def test_row_option_starts_at_that_row_without_noise(scenario):
+    env = LatentAnomalyEnv(scenario=scenario)
+    observation, info = env.reset(seed=0, options={"row": 7})
+    assert info["row"] == 7
+    latent = scenario.generator.encode(scenario.X[7:8], scenario.y[7:8])[0]
+    np.testing.assert_allclose(observation[:3], latent, atol=1e-4)
+
+
+@pytest.mark.parametrize("row", [-1, 10_000, 1.5, "first"])
+def test_bad_row_option_is_refused(scenario, row):
+    with pytest.raises(InputError, match=r"options\['row'\]"):
+        LatentAnomalyEnv(scenario=scenario).reset(options={"row": row})
+
+
+def test_render_draws_a_picture(scenario):
+    env = LatentAnomalyEnv(scenario=scenario, render_mode="rgb_array")
+    env.reset(seed=0)
+    picture = env.render()
+    assert picture.shape == (480, 640, 3)
+    assert picture.dtype == np.uint8
+    assert picture.std() > 0
+
+
+def test_backend_of_knows_every_id_and_suggests_near_ones():
+    assert backend_of(FLAGSHIP) == "mamba-moe"
+    for name in detectors.ids():
+        assert backend_of(env_id(name)) == name
+    with pytest.raises(InputError, match="did you mean LatentAnomaly-v0"):
+        backend_of("LatentAnomly-v0")
+    with pytest.raises(InputError, match="no_such_module"):
+        backend_of("no_such_module:LatentAnomaly-v0")

@@ -1,0 +1,151 @@
+"""Generators keep one contract, and the feasibility gate keeps normal rows out."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import generators
+from common.errors import InputError
+from common.scaling import RowScaler
+from generators.feasibility import FeasibilityGate, nearest_distance
+
+QUICK = {"cvae": {"latent_dim": 3, "steps": 150}, "background": {}}
+
+
+@pytest.fixture(scope="module")
+def fitted(rows):
+    return {id: generators.make(id, **QUICK[id]).fit(*rows) for id in QUICK}
+
+
+def test_every_registered_generator_is_tested():
+    assert sorted(generators.ids()) == sorted(QUICK)
+
+
+@pytest.mark.parametrize("id", QUICK)
+def test_contract(fitted, rows, id):
+    (X, y), generator = rows, fitted[id]
+    z = generator.encode(X, y)
+    assert z.shape == (len(X), generator.latent_dim)
+    assert z.dtype == np.float32
+    decoded = generator.decode(z, y)
+    assert decoded.shape == X.shape
+    assert decoded.dtype == np.float64
+    unexplained = np.square(decoded - X).sum() / np.square(X - X.mean(axis=0)).sum()
+    assert unexplained < 0.6
+    first, second, other = (generator.sample(50, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert first.shape == (50, X.shape[1])
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("id", QUICK)
+def test_save_and_load_decode_alike(fitted, rows, id, tmp_path):
+    fitted[id].save(tmp_path)
+    loaded = generators.registry.load(id).load(tmp_path)
+    z = fitted[id].encode(*rows)
+    np.testing.assert_array_equal(loaded.encode(*rows), z)
+    np.testing.assert_array_equal(loaded.decode(z, rows[1]), fitted[id].decode(z, rows[1]))
+    samples = [g.sample(20, np.random.default_rng(0)) for g in (loaded, fitted[id])]
+    np.testing.assert_array_equal(*samples)
+
+
+@pytest.mark.parametrize("id", QUICK)
+def test_whole_number_columns_stay_whole_and_rows_within_reach(rows, id):
+    X, y = rows[0].copy(), rows[1]
+    X[:, 0] = np.round(X[:, 0])
+    X[:, 1] = np.exp(4 * X[:, 1])
+    generator = generators.make(id, **QUICK[id]).fit(X, y)
+    samples = generator.sample(200, np.random.default_rng(0))
+    np.testing.assert_array_equal(samples[:, 0], np.round(samples[:, 0]))
+    scaled = generator.scaler(samples[:, :]).double()
+    # Rounding may lead half a whole number out of reach.
+    assert (scaled[:, 1:] <= generator.scaler.high[1:] + 1e-4).all()
+    assert (scaled[:, 1:] >= generator.scaler.low[1:] - 1e-4).all()
+
+
+def test_cvae_draws_what_its_condition_says(rows):
+    X, y = rows
+    X = X + 6 * y[:, None]
+    generator = generators.make("cvae", latent_dim=3, steps=400).fit(X, y)
+    z = np.random.default_rng(0).standard_normal((200, 3))
+    normal, anomalous = (generator.decode(z, np.full(200, label)) for label in (0, 1))
+    assert anomalous.mean() > normal.mean() + 4
+
+
+def test_cvae_partial_fit_follows_new_rows(rows):
+    X, y = rows
+    generator = generators.make("cvae", latent_dim=3, steps=300).fit(X, y)
+    new = np.concatenate([X, np.full((200, X.shape[1]), -4.0)])
+    labels = np.concatenate([y, np.ones(200, int)])
+
+    def error() -> float:
+        z = generator.encode(new[-200:], labels[-200:])
+        return np.abs(generator.decode(z, labels[-200:]) - new[-200:]).mean()
+
+    before = error()
+    generator.partial_fit(new, labels)
+    assert error() < before
+
+
+def test_unknown_generator_is_answered_with_the_nearest():
+    with pytest.raises(InputError, match="did you mean cvae"):
+        generators.make("cvea")
+
+
+def make_gate(X: np.ndarray, y: np.ndarray) -> FeasibilityGate:
+    return FeasibilityGate(RowScaler(X.shape[1]).fit(X)).fit(X, y, np.random.default_rng(0))
+
+
+def test_gate_refuses_normals_and_passes_distant_rows(rows):
+    X, y = rows
+    gate = make_gate(X, y)
+    assert not gate.feasible(X[y == 0]).any()
+    assert gate.feasible(X[y == 0] + 20).all()
+
+
+def test_gate_radius_is_the_95th_percentile_of_the_normals_own_distances(rows):
+    X, y = rows
+    gate = make_gate(X, y)
+    normals = RowScaler(X.shape[1]).fit(X)(X[y == 0]).numpy()
+    apart = np.linalg.norm(normals[:, None] - normals[None], axis=2)
+    np.fill_diagonal(apart, np.inf)
+    assert gate.radius == pytest.approx(np.percentile(apart.min(axis=1), 95), rel=1e-4)
+
+
+def test_gate_cost_is_bounded(rows):
+    X = np.random.default_rng(0).standard_normal((5000, 2))
+    gate = make_gate(X, np.zeros(5000, int))
+    assert len(gate.references) == 2000
+
+
+@pytest.mark.parametrize("normals", [np.zeros((1, 3)), np.ones((30, 3))])
+def test_gate_survives_one_row_and_constant_columns(normals):
+    X = np.concatenate([normals, np.full((2, 3), 5.0)])
+    gate = make_gate(X, np.r_[np.zeros(len(normals), int), 1, 1])
+    assert gate.feasible(X).tolist() == [False] * len(normals) + [True] * 2
+
+
+@settings(deadline=None)
+@given(
+    X=arrays(
+        np.float64,
+        st.tuples(st.integers(2, 30), st.integers(1, 4)),
+        elements=st.floats(-1e6, 1e6),
+    )
+)
+def test_scaling_is_inverted_within_the_rows_own_range(X):
+    scaler = RowScaler(X.shape[1]).fit(X)
+    scaled = scaler(X)
+    assert scaled.isfinite().all()
+    back = scaler.inverse(scaled).numpy()
+    spread = X.std(axis=0) + 1e-3 * np.abs(X).max(axis=0) + 1e-6
+    assert (np.abs(back - X) <= 0.02 * spread + 0.5 * scaler.whole.numpy()).all()
+
+
+def test_nearest_distance_is_euclidean():
+    rng = np.random.default_rng(0)
+    a, b = (torch.from_numpy(rng.standard_normal((n, 3))) for n in (20, 30))
+    torch.testing.assert_close(nearest_distance(a, b), torch.cdist(a, b).amin(dim=1))

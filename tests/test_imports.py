@@ -1,0 +1,46 @@
+"""Imports point one way, and what needs no torch does not import it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ORDER = ["common", "data", "generators", "detectors", "envs", "agents", "swift_hydra", "train"]
+MAY_NOT_MEET = {("detectors", "generators"), ("generators", "detectors"), ("evaluate", "train")}
+
+
+def layer(name: str) -> int:
+    return ORDER.index({"evaluate": "train"}.get(name, name))
+
+
+def modules() -> list[Path]:
+    packages = [name for name in ORDER if (ROOT / name).is_dir()]
+    files = [path for name in packages for path in sorted((ROOT / name).rglob("*.py"))]
+    return files + [ROOT / f"{name}.py" for name in ("swift_hydra", "train", "evaluate")]
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names & {*ORDER, "evaluate"}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path):
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    for other in imported(path) - {own}:
+        assert layer(other) < layer(own), f"{path} imports {other}"
+        assert (own, other) not in MAY_NOT_MEET, f"{path} imports {other}"
+
+
+@pytest.mark.parametrize("module", ["detectors", "generators", "train", "evaluate"])
+def test_import_is_light(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

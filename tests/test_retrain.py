@@ -1,0 +1,126 @@
+"""The loop's closing link: finds reach the bank and the detector's training set."""
+
+import numpy as np
+import pytest
+
+import detectors
+from agents.hardening import harden
+from agents.settings import HardeningSettings
+from detectors.mamba_moe import MambaMoEDetector
+from detectors.replay import replay_set
+from envs.latent_anomaly import LatentAnomalyEnv
+from envs.retrain import DetectorRetrainWrapper, VectorDetectorRetrainWrapper
+from envs.vector import LatentAnomalyVectorEnv
+
+QUICK = HardeningSettings(
+    generator="background", rounds=2, timesteps=512, n_lanes=16, n_background=200
+)
+
+
+class RecordingDetector(MambaMoEDetector):
+    """The flagship, made quick, that keeps what it was last fitted on."""
+
+    def _fit(self, X, y, weight, synthetic):
+        self.steps = 20
+        self.fitted_on = X, y, weight, synthetic
+        super()._fit(X, y, weight, synthetic)
+
+
+@pytest.fixture
+def recording(monkeypatch) -> str:
+    monkeypatch.setattr(detectors.registry, "specs", dict(detectors.registry.specs))
+    detectors.register("recording", f"{__name__}:RecordingDetector")
+    return "recording"
+
+
+def play(env, seed: int, until) -> None:
+    """Take random steps until `until()`; fail after 3,000."""
+    env.action_space.seed(seed)
+    env.reset(seed=seed)
+    for _ in range(3000):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if np.ndim(terminated) == 0 and (terminated or truncated):
+            env.reset()
+        if until():
+            return
+    pytest.fail("nothing was found")
+
+
+@pytest.mark.parametrize("detector", ["recording", "extra-trees"])
+def test_bank_is_feasible_labelled_anomaly_and_in_the_final_training_set(rows, recording, detector):
+    X, y = rows
+    hardened = harden(X, y, HardeningSettings(**{**vars(QUICK), "detector": detector}), seed=0)
+    scenario = hardened.scenario
+    assert len(scenario.bank) > 0
+    assert scenario.gate.feasible(scenario.bank).all()
+    final = scenario.detector
+    if detector == "recording":
+        fitted_X, fitted_y, weight, synthetic = final.fitted_on
+    else:
+        fitted_X, fitted_y, weight = final.training_rows_.values()
+        synthetic = np.arange(len(fitted_X)) >= len(X)
+    np.testing.assert_array_equal(fitted_X[synthetic], scenario.bank)
+    assert (fitted_y[synthetic] == 1).all()
+    assert (weight[synthetic] > 0).all()
+    np.testing.assert_array_equal(fitted_X[~synthetic], X)
+    np.testing.assert_array_equal(fitted_y[~synthetic], y)
+
+
+def test_search_adds_to_the_background(rows):
+    X, y = rows
+    hardened = harden(X, y, QUICK, seed=0)
+    added = [record["added"] for record in hardened.history]
+    assert [record["bank"] for record in hardened.history] == [
+        200 + sum(added[: i + 1]) for i in range(2)
+    ]
+    assert sum(added) > 0
+    assert len(hardened.scenario.bank) == 200 + sum(added)
+
+
+def test_same_seed_hardens_alike(rows):
+    X, y = rows
+    first, second = (harden(X, y, QUICK, seed=1) for _ in range(2))
+    assert first.history == second.history
+    np.testing.assert_array_equal(first.scenario.bank, second.scenario.bank)
+    scores = [run.scenario.detector.decision_function(X) for run in (first, second)]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_wrapper_retrains_at_the_episodes_end_and_restores_on_a_seeded_reset(scenario):
+    env = DetectorRetrainWrapper(LatentAnomalyEnv(scenario=scenario))
+    original = scenario.detector.decision_function(scenario.X)
+    play(env, 0, lambda: len(env.core.bank) > 0)
+    found = env.core.bank
+    assert scenario.gate.feasible(found).all()
+    assert env.core.detector is not scenario.detector
+    before, after = (d.decision_function(found) for d in (scenario.detector, env.core.detector))
+    assert (before <= 0).all()
+    assert after.mean() > before.mean()
+    env.reset(seed=0)
+    assert env.core.detector is scenario.detector
+    assert len(env.core.bank) == 0
+    np.testing.assert_array_equal(scenario.detector.decision_function(scenario.X), original)
+
+
+def test_vector_wrapper_retrains_once_per_batch_of_finds(scenario):
+    env = VectorDetectorRetrainWrapper(
+        LatentAnomalyVectorEnv(16, scenario=scenario), retrain_every=5, top_l=4
+    )
+    play(env, 0, lambda: len(env.core.bank) > 0)
+    assert len(env.core.bank) == 4
+    assert env.core.detector is not scenario.detector
+    env.reset(seed=0)
+    assert env.core.detector is scenario.detector
+    assert len(env.core.bank) == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.9])
+def test_replay_set_balances_classes_and_sources(rows, share):
+    X, y = rows
+    bank = np.full((7, X.shape[1]), 9.0)
+    joined, labels, weight, synthetic = replay_set(X, y, bank, share)
+    assert joined.shape == (len(X) + 7, X.shape[1])
+    assert synthetic.sum() == 7
+    assert (labels[synthetic] == 1).all()
+    assert weight[labels == 1].sum() == pytest.approx(weight[labels == 0].sum())
+    assert weight[synthetic].sum() == pytest.approx(share * weight[labels == 1].sum())

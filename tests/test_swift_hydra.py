@@ -1,0 +1,77 @@
+"""The estimator."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+
+from common.errors import InputError
+from swift_hydra import SwiftHydra
+
+QUICK = {"generator": "background", "rounds": 1, "timesteps": 512}
+
+
+@pytest.fixture(scope="module")
+def fitted(rows) -> SwiftHydra:
+    return SwiftHydra(**QUICK).fit(*rows)
+
+
+def test_vocabulary(fitted, rows):
+    X, y = rows
+    scores = fitted.decision_function(X)
+    assert roc_auc_score(y, scores) > 0.9
+    np.testing.assert_array_equal(fitted.predict(X), (scores > fitted.threshold_).astype(int))
+    np.testing.assert_allclose(fitted.predict_proba(X)[:, 1], 1 / (1 + np.exp(-scores)), atol=1e-6)
+    assert fitted.classes_.tolist() == [0, 1]
+    assert fitted.n_features_in_ == X.shape[1]
+
+
+def test_bank_and_history_tell_what_was_kept(fitted, rows):
+    assert fitted.bank_.shape[1] == rows[0].shape[1]
+    assert fitted.bank_.dtype == np.float64
+    assert [record["round"] for record in fitted.history_] == [1]
+    assert fitted.history_[0]["bank"] == len(fitted.bank_)
+    assert fitted.history_[0]["queries"] >= 512
+
+
+def test_hardening_finds_anomalies_of_a_new_kind():
+    rng = np.random.default_rng(0)
+    normals, known, new = (rng.standard_normal((n, 6)) for n in (400, 15, 60))
+    known[:, 0] += 6
+    new[:, 1] -= 6
+    X, y = np.concatenate([normals[:200], known]), np.repeat([0, 1], [200, 15])
+    X_test, y_test = np.concatenate([normals[200:], new]), np.repeat([0, 1], [200, 60])
+    model = SwiftHydra(rounds=1, timesteps=1024).fit(X, y)
+    before, after = (
+        roc_auc_score(y_test, detector.decision_function(X_test))
+        for detector in (model.unhardened_, model.detector_)
+    )
+    assert after > 0.9
+    assert after > before
+
+
+def test_same_random_state_same_scores_and_global_state_untouched(fitted, rows):
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    again = SwiftHydra(**QUICK).fit(*rows)
+    np.testing.assert_array_equal(
+        again.decision_function(rows[0]), fitted.decision_function(rows[0])
+    )
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+def test_clone_keeps_parameters():
+    model = SwiftHydra(detector="catboost", synthetic_weight=0.2, random_state=7)
+    assert clone(model).get_params() == model.get_params()
+
+
+def test_bad_input_is_refused(rows):
+    X, y = rows
+    with pytest.raises(ValueError, match="NaN"):
+        SwiftHydra().fit(np.where(X > 1, np.nan, X), y)
+    with pytest.raises(ValueError, match="labels 0 and 1"):
+        SwiftHydra().fit(X, np.zeros(len(X)))
+    with pytest.raises(InputError, match="did you mean mamba-moe"):
+        SwiftHydra(detector="mamba-mo").fit(X, y)
+    with pytest.raises(NotFittedError):
+        SwiftHydra().decision_function(X)

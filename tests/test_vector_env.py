@@ -1,0 +1,93 @@
+"""The native vector env against a loop of single envs, and its Stable-Baselines3 face."""
+
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from envs import FLAGSHIP
+from envs.sb3 import SB3VecEnv
+from envs.vector import LatentAnomalyVectorEnv
+
+N_LANES = 5
+
+
+def assert_alike(native, loop, where="result"):
+    if isinstance(loop, dict):
+        assert native.keys() == loop.keys(), where
+        for key in loop:
+            assert_alike(native[key], loop[key], f"{where}[{key!r}]")
+    elif isinstance(loop, np.ndarray) and loop.dtype == object:
+        for a, b in zip(native, loop, strict=True):
+            assert (a is None) == (b is None), where
+            if b is not None:
+                assert_alike(a, b, where)
+    else:
+        assert np.asarray(native).dtype == np.asarray(loop).dtype, where
+        np.testing.assert_allclose(native, loop, rtol=1e-3, atol=1e-3, err_msg=where)
+
+
+def test_native_env_equals_the_loop_step_for_step(scenario):
+    native = gym.make_vec(FLAGSHIP, N_LANES, scenario=scenario)
+    make = partial(gym.make, FLAGSHIP, scenario=scenario)
+    loop = SyncVectorEnv([make] * N_LANES, autoreset_mode=AutoresetMode.SAME_STEP)
+    assert native.observation_space == loop.observation_space
+    assert native.action_space == loop.action_space
+    assert native.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    rng = np.random.default_rng(0)
+    for a, b in zip(native.reset(seed=11), loop.reset(seed=11), strict=True):
+        assert_alike(a, b)
+    finished = np.zeros(2)
+    for _ in range(40):
+        actions = rng.uniform(-1, 1, native.action_space.shape).astype(np.float32)
+        results = native.step(actions), loop.step(actions)
+        for a, b in zip(*results, strict=True):
+            assert_alike(a, b)
+        finished += [results[0][2].sum(), results[0][3].sum()]
+    assert (finished > 0).all(), "neither end of an episode may go untested"
+
+
+def test_lanes_do_not_disturb_each_other(scenario):
+    few, many = (LatentAnomalyVectorEnv(n, scenario=scenario) for n in (2, 6))
+    few.reset(seed=5)
+    many.reset(seed=5)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        actions = rng.uniform(-1, 1, (6, 3)).astype(np.float32)
+        narrow, wide = few.step(actions[:2])[0], many.step(actions)[0]
+        np.testing.assert_allclose(narrow, wide[:2], rtol=1e-3, atol=1e-3)
+
+
+def test_sb3_face_gives_what_sb3_expects(scenario):
+    env = SB3VecEnv(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+    env.seed(0)
+    observations = env.reset()
+    assert observations.shape == (N_LANES, *env.observation_space.shape)
+    assert observations.dtype == np.float32
+    rng = np.random.default_rng(0)
+    ends, total = [], np.zeros(N_LANES)
+    for _ in range(40):
+        actions = rng.uniform(-1, 1, (N_LANES, 3)).astype(np.float32)
+        observations, rewards, dones, infos = env.step(actions)
+        total += rewards
+        for lane in np.flatnonzero(dones):
+            info = infos[lane]
+            assert env.observation_space.contains(info["terminal_observation"])
+            assert not np.array_equal(info["terminal_observation"], observations[lane])
+            assert info["TimeLimit.truncated"] != info["is_success"]
+            assert info["episode"]["r"] == pytest.approx(total[lane], abs=1e-3)
+            assert info["episode"]["l"] == 8 or info["is_success"]
+            ends.append(info["is_success"])
+            total[lane] = 0
+    assert set(ends) == {True, False}
+
+
+def test_sb3_seed_repeats_the_episodes(scenario):
+    env = SB3VecEnv(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+    env.seed(3)
+    first = env.reset()
+    assert not np.array_equal(first, env.reset())
+    env.seed(3)
+    np.testing.assert_array_equal(first, env.reset())
