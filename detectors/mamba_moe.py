@@ -15,25 +15,36 @@ from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
 from detectors.base import Detector
 from detectors.mamba2 import make_block
+from detectors.memory import CAPACITY, Memory
 from detectors.preprocessing import PiecewiseLinearEncoding
 
 BATCH = 128
 SCORING_BATCH = 8192
 N_HEADS = 2
 KNOWN, NOVEL = range(N_HEADS)
+NOVEL_HEAD_WEIGHT = 0.25
+MIN_EXPERTS, MAX_EXPERTS = 4, 16
 
 
 class Expert(nn.Module):
-    """Pre-norm residual Mamba-2 blocks and a linear head: tokens (n, T, D) to logits (n, 2)."""
+    """Feature tokens, pre-norm residual Mamba-2 blocks and a linear head.
 
-    def __init__(self, d_model: int, depth: int, device: torch.device) -> None:
+    Encoded rows, float32 (n, m), become `n_tokens` tokens of width `d_model` and two logits.
+    """
+
+    def __init__(
+        self, n_inputs: int, n_tokens: int, d_model: int, depth: int, device: torch.device
+    ) -> None:
         super().__init__()
+        self.d_model = d_model
+        self.tokenizer = nn.Linear(n_inputs, n_tokens * d_model)
         self.norms = nn.ModuleList(nn.RMSNorm(d_model) for _ in range(depth))
         self.blocks = nn.ModuleList(make_block(device, d_model=d_model) for _ in range(depth))
         self.head = nn.Linear(d_model, N_HEADS)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return the logits of known and of novel anomaly, read off the mean token."""
+    def forward(self, encoded: Tensor) -> Tensor:
+        """Return the logits of known and of novel anomaly, (n, 2), read off the mean token."""
+        tokens = self.tokenizer(encoded).unflatten(1, (-1, self.d_model))
         for norm, block in zip(self.norms, self.blocks, strict=True):
             tokens = tokens + block(norm(tokens))
         return self.head(tokens.mean(dim=1))
@@ -65,11 +76,12 @@ class NoisyTopKRouter(nn.Module):
 
 
 class MambaMoE(nn.Module):
-    """Preprocessing, tokens, router, sparse Mamba experts and a linear expert that sees every row.
+    """Preprocessing, router and sparse Mamba experts, beside two experts that see every row.
 
-    Each expert has two logits: `known` parts labelled anomalies from the rest, `novel` parts
+    Each Mamba expert has two logits: `known` parts labelled anomalies from the rest, `novel` parts
     synthetic ones from the rest. A few real anomalies thus keep their say among thousands of
-    synthetic ones, while both shape the same tokens and blocks.
+    synthetic ones, while both shape the same tokens and blocks. The two others are linear, for
+    known anomalies, and a memory of normal rows, for novel ones: members that err differently.
     """
 
     novelty_share: Tensor
@@ -83,58 +95,75 @@ class MambaMoE(nn.Module):
         depth: int,
         n_experts: int,
         top_k: int,
+        memory_rows: int,
         device: torch.device,
     ) -> None:
         super().__init__()
         self.encoding = PiecewiseLinearEncoding(n_features, n_bins)
-        self.tokenizer = nn.Linear(self.encoding.n_outputs, n_tokens * d_model)
-        self.router = NoisyTopKRouter(self.encoding.n_outputs, n_experts, top_k)
-        self.experts = nn.ModuleList(Expert(d_model, depth, device) for _ in range(n_experts))
-        self.linear = nn.Linear(self.encoding.n_outputs, 1)
+        n_inputs = self.encoding.n_outputs
+        self.router = NoisyTopKRouter(n_inputs, n_experts, top_k)
+        self.experts = nn.ModuleList(
+            Expert(n_inputs, n_tokens, d_model, depth, device) for _ in range(n_experts)
+        )
+        self.linear = nn.Linear(n_inputs, 1)
+        self.memory = Memory(memory_rows, n_features)
         self.register_buffer("novelty_share", torch.zeros(()))
-        self.d_model = d_model
 
     def forward(self, X: Tensor) -> Tensor:
         """Return the log-odds of anomaly, float32 (n,), of rows in the input's units, (n, d).
 
         A row is normal if all parts agree that it is (a noisy or): its log-probability of being
-        normal is the sum of theirs, the novel one's weighted by `novelty_share`.
+        normal is the sum of theirs, those of novelty weighted by `novelty_share`.
         """
         encoded = self.encoding(X)
-        mixed, linear = self.mix(encoded, None)[0], self.linear(encoded)[:, 0]
-        surprise = F.softplus(mixed[:, KNOWN]) + F.softplus(linear)
-        surprise = surprise + self.novelty_share * F.softplus(mixed[:, NOVEL])
-        surprise = surprise.clamp(min=1e-30)
+        mixed = torch.zeros(len(encoded), N_HEADS, device=encoded.device)
+        for routed, gate, logits in self.route(encoded, None)[0]:
+            mixed = mixed.index_add(0, routed, gate[:, None] * logits)
+        novelty = F.softplus(self.memory(encoded[:, : X.shape[1]]))
+        novelty = novelty + NOVEL_HEAD_WEIGHT * F.softplus(mixed[:, NOVEL])
+        known = F.softplus(mixed[:, KNOWN]) + F.softplus(self.linear(encoded)[:, 0])
+        surprise = (known + self.novelty_share * novelty).clamp(min=1e-30)
         return surprise + torch.log(-torch.expm1(-surprise))
 
-    def mix(self, encoded: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Return the mixture's logits, (n, 2), of encoded rows and the router's balance loss."""
-        tokens = self.tokenizer(encoded).unflatten(1, (-1, self.d_model))
+    def route(
+        self, encoded: Tensor, generator: torch.Generator | None
+    ) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor]:
+        """Send encoded rows, (n, m), to their experts.
+
+        Returns:
+            for each expert with rows: their numbers (r,), gates (r,) and logits (r, 2); the
+            router's balance loss.
+        """
         gates, balance = self.router(encoded, generator)
-        logits = torch.zeros(len(encoded), N_HEADS, device=encoded.device)
+        parts = []
         for index, expert in enumerate(self.experts):
             routed = gates[:, index].nonzero().squeeze(1)
             if len(routed):
-                contribution = expert(tokens[routed]) * gates[routed, index, None]
-                logits = logits.index_add(0, routed, contribution)
-        return logits, balance
+                parts.append((routed, gates[routed, index], expert(encoded[routed])))
+        return parts, balance
 
     def loss(self, batches: list[Tensor], generator: torch.Generator) -> Tensor:
-        """Cross-entropy of every part on encoded normal, known and, if any, synthetic rows.
+        """Cross-entropy of every expert, weighted by its gates (Jacobs et al. 1991).
+
+        Experts answer for themselves and not for their mixture, so that they stay an ensemble.
 
         Args:
-            batches: two or three batches, each float32 (m, n_outputs).
+            batches: encoded normal, known and, if any, synthetic rows, each float32 (m, n_inputs).
             generator: of the routing noise.
         """
         encoded, m = torch.cat(batches), len(batches[0])
-        mixed, balance = self.mix(encoded, generator)
-        labels = torch.arange(2, device=encoded.device).repeat_interleave(m).float()
-        loss = 0.01 * balance
-        for known in (mixed[: 2 * m, KNOWN], self.linear(encoded[: 2 * m])[:, 0]):
-            loss = loss + F.binary_cross_entropy_with_logits(known, labels)
-        if len(batches) > 2:
-            novel = torch.cat([mixed[:m, NOVEL], mixed[2 * m :, NOVEL]])
-            loss = loss + F.binary_cross_entropy_with_logits(novel, labels)
+        kind = torch.arange(len(batches), device=encoded.device).repeat_interleave(m)
+        targets = torch.stack([kind == 1, kind == 2], dim=1).float()
+        counted = torch.stack([kind != 2, kind != 1], dim=1).float()
+        if len(batches) == 2:
+            counted[:, NOVEL] = 0
+        parts, balance = self.route(encoded, generator)
+        linear = self.linear(encoded[: 2 * m])[:, 0]
+        loss = F.binary_cross_entropy_with_logits(linear, targets[: 2 * m, KNOWN]) + 0.01 * balance
+        for routed, gate, logits in parts:
+            weight = gate[:, None] * counted[routed] / (2 * m)
+            errors = F.binary_cross_entropy_with_logits(logits, targets[routed], reduction="none")
+            loss = loss + (weight * errors).sum()
         return loss
 
 
@@ -158,7 +187,7 @@ class MambaMoEDetector(Detector):
     def __init__(
         self,
         n_experts: int | None = None,
-        top_k: int = 2,
+        top_k: int = 4,
         d_model: int = 32,
         depth: int = 1,
         n_tokens: int = 4,
@@ -184,8 +213,10 @@ class MambaMoEDetector(Detector):
     def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
         self.n_experts_ = self.n_experts or suggest_n_experts(X[~synthetic])
         with torch_seed(self.random_state) as generator:
+            self.memory_rows_ = min(int((y == 0).sum()), CAPACITY)
             self.network_ = self._build()
             self.network_.encoding.fit(X[~synthetic])
+            self.network_.memory.fit(self.network_.encoding.scaler(X[y == 0]), generator)
             self._train(X, y, weight, synthetic, self.steps, generator)
 
     def _partial_fit(
@@ -204,6 +235,7 @@ class MambaMoEDetector(Detector):
             self.depth,
             self.n_experts_,
             min(self.top_k, self.n_experts_),
+            self.memory_rows_,
             device,
         ).to(device)
 
@@ -221,6 +253,7 @@ class MambaMoEDetector(Detector):
         pools = [(network.encoding(X[kind]), torch.from_numpy(weight[kind])) for kind in kinds]
         if synthetic.any():
             network.novelty_share.fill_(min(1.0, weight[kinds[2]].sum() / weight[kinds[1]].sum()))
+            network.memory.calibrate(network.encoding.scaler(X[synthetic]))
         optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=1.0)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, steps)
         bar = tqdm(range(steps), "mamba-moe", unit="step", disable=not self.progress)
@@ -250,7 +283,8 @@ class MambaMoEDetector(Detector):
 
     def save(self, folder: Path | str) -> None:
         """Write `settings.json` and `weights.safetensors`."""
-        fitted = {"n_experts_": self.n_experts_, "n_features_in_": self.n_features_in_}
+        names = ("n_experts_", "n_features_in_", "memory_rows_")
+        fitted = {name: getattr(self, name) for name in names}
         write_json(Path(folder) / "settings.json", {"params": self.get_params(), "fitted": fitted})
         save_weights(Path(folder) / "weights.safetensors", self.network_.state_dict())
 
@@ -269,15 +303,15 @@ class MambaMoEDetector(Detector):
 
 
 def suggest_n_experts(X: np.ndarray) -> int:
-    """Choose 2, 4 or 8 experts from the complexity of the rows `X`, float (n, d).
+    """Choose 4, 8 or 16 experts from the complexity of the rows `X`, float (n, d).
 
     Complexity is the participation ratio of the correlation matrix's eigenvalues, the effective
-    number of independent columns; an expert is given for every two of them.
+    number of independent columns; an expert is given for each of them.
     """
     scaled = RowScaler(X.shape[1]).fit(X)(X).double().numpy()
     columns = scaled[:, scaled.std(axis=0) > 1e-6]
     if columns.shape[1] < 2:
-        return 2
+        return MIN_EXPERTS
     eigenvalues = np.linalg.eigvalsh(np.corrcoef(columns, rowvar=False)).clip(min=0)
     effective = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
-    return int(np.clip(2 ** np.round(np.log2(effective / 2)), 2, 8))
+    return int(np.clip(2 ** np.round(np.log2(effective)), MIN_EXPERTS, MAX_EXPERTS))

@@ -195,9 +195,9 @@ def test_router_gives_each_row_top_k_gates_that_sum_to_one():
 def test_number_of_experts_grows_with_complexity():
     rng = np.random.default_rng(0)
     simple = np.outer(rng.standard_normal(300), np.ones(12)) + 0.01 * rng.standard_normal((300, 12))
-    assert suggest_n_experts(simple) == 2
-    assert suggest_n_experts(rng.standard_normal((300, 12))) == 8
-    assert suggest_n_experts(np.ones((50, 3))) == 2
+    assert suggest_n_experts(simple) == 4
+    assert suggest_n_experts(rng.standard_normal((300, 40))) == 16
+    assert suggest_n_experts(np.ones((50, 3))) == 4
 
 
 @given(

@@ -1,0 +1,60 @@
+"""A one-class expert: the distance to remembered normal rows."""
+
+from typing import Self
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+CAPACITY = 256  # rows that a detector remembers at most
+NEIGHBOURS = 5
+
+
+class Memory(nn.Module):
+    """Log-odds of novelty from the mean distance to the five nearest remembered normal rows.
+
+    The log-odds are affine in the logarithm of the distance; `calibrate` fits both coefficients
+    by logistic regression of synthetic against normal rows.
+    """
+
+    rows: Tensor
+    slope: Tensor
+    offset: Tensor
+
+    def __init__(self, n_rows: int, n_features: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(n_rows, n_features))
+        self.register_buffer("slope", torch.zeros(()))
+        self.register_buffer("offset", torch.zeros(()))
+
+    def fit(self, normals: Tensor, generator: torch.Generator) -> Self:
+        """Remember a random choice of scaled normal rows, float32 (n, d)."""
+        chosen = torch.randperm(len(normals), generator=generator)[: len(self.rows)]
+        self.rows.copy_(normals[chosen])
+        return self
+
+    def calibrate(self, synthetic: Tensor) -> None:
+        """Fit the log-odds on scaled synthetic rows, float32 (m, d), and the remembered ones."""
+        apart = torch.cdist(self.rows, self.rows)
+        if len(self.rows) > 1:
+            apart.fill_diagonal_(torch.inf)
+        distance = torch.cat([log_distance(apart), self.log_distance(synthetic)]).cpu().numpy()
+        label = np.repeat([0, 1], [len(self.rows), len(synthetic)])
+        fitted = LogisticRegression(class_weight="balanced").fit(distance[:, None], label)
+        self.slope.fill_(fitted.coef_.item())
+        self.offset.fill_(fitted.intercept_.item())
+
+    def log_distance(self, scaled: Tensor) -> Tensor:
+        """Logarithm of the mean distance to the nearest remembered rows, float32 (n,)."""
+        return log_distance(torch.cdist(scaled, self.rows))
+
+    def forward(self, scaled: Tensor) -> Tensor:
+        """Return the log-odds of novelty, float32 (n,), of scaled rows, float32 (n, d)."""
+        return self.slope * self.log_distance(scaled) + self.offset
+
+
+def log_distance(apart: Tensor) -> Tensor:
+    """Logarithm of the mean of each row's five smallest finite entries, of distances (n, m)."""
+    k = min(NEIGHBOURS, max(apart.shape[1] - 1, 1))
+    return torch.log(apart.topk(k, largest=False).values.mean(dim=1) + 1e-3)

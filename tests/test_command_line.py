@@ -1,0 +1,162 @@
+"""The command lines as a user types them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import blobs
+
+ROOT = Path(__file__).parent.parent
+QUICK = ["--rounds", "1", "--timesteps", "512", "--n-lanes", "16", "--n-background", "100"]
+
+
+def command(script: str, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    line = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def csv(folder) -> Path:
+    X, y = blobs()
+    frame = pd.DataFrame(X, columns=["a", "b", "c", "d"]).assign(fraud=y)
+    frame.to_csv(folder / "mine.csv", index=False)
+    return folder / "mine.csv"
+
+
+@pytest.fixture(scope="module")
+def run(folder, csv) -> Path:
+    data = ["--data", csv, "--label-column", "fraud", "--protocol", "full"]
+    done = command("train.py", *data, *QUICK, "--out", folder / "runs")
+    assert done.returncode == 0, done.stderr
+    assert "before hardening" in done.stdout
+    assert "after hardening" in done.stdout
+    (run,) = (folder / "runs").iterdir()
+    assert str(run) in done.stdout
+    return run
+
+
+def test_run_folder_holds_everything(run):
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert files >= {
+        "config.json",
+        "command.txt",
+        "metrics.json",
+        "bank.parquet",
+        "rows.safetensors",
+        "generator/settings.json",
+        "generator/weights.safetensors",
+        "detector/weights.safetensors",
+        "unhardened/weights.safetensors",
+        "policy/agent.json",
+        "policy/policy.safetensors",
+    }
+    assert any(name.startswith("tensorboard/") for name in files)
+    assert not any(name.endswith((".pkl", ".zip", ".pt")) for name in files)
+    assert "-mine-ppo-0" in run.name
+    assert "train.py" in (run / "command.txt").read_text()
+    bank = pd.read_parquet(run / "bank.parquet")
+    assert list(bank.columns) == ["a", "b", "c", "d"]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert len(bank) == metrics["history"][-1]["bank"]
+    assert set(metrics["detection"]) == {"before hardening", "after hardening"}
+
+
+def test_evaluate_prints_both_tables_of_the_latest_run(run, folder):
+    where = ["--env-id", "LatentAnomaly-v0", "--runs", run.parent, "--episodes", 32]
+    first = command("evaluate.py", *where, "--json", folder / "figures.json")
+    assert first.returncode == 0, first.stderr
+    for words in (str(run), "ppo", "random", "gradient", "before hardening", "auroc"):
+        assert words in first.stdout
+    figures = json.loads((folder / "figures.json").read_text())
+    assert set(figures["env"]) == {"ppo", "random", "gradient"}
+    assert figures["env"]["random"]["episodes"] >= 32
+    trained = json.loads((run / "metrics.json").read_text())["detection"]
+    for when, measures in figures["detection"].items():
+        assert measures["auroc"] == pytest.approx(trained[when]["auroc"], abs=1e-6)
+    command("evaluate.py", *where, "--json", folder / "again.json")
+    assert json.loads((folder / "again.json").read_text())["env"] == figures["env"]
+
+
+def test_evaluate_without_a_run_says_so_and_plays_the_controls(folder):
+    done = command("evaluate.py", "--episodes", 8, cwd=folder.parent)
+    assert done.returncode == 0, done.stderr
+    assert "No run in runs" in done.stdout
+    assert "random" in done.stdout
+    assert "unhardened" in done.stdout
+
+
+def test_same_seed_trains_alike(run, csv, folder):
+    data = ["--data", csv, "--label-column", "fraud", "--protocol", "full"]
+    done = command("train.py", *data, *QUICK, "--out", folder / "again")
+    assert done.returncode == 0, done.stderr
+    (again,) = (folder / "again").iterdir()
+    first, second = (json.loads((path / "metrics.json").read_text()) for path in (run, again))
+    assert first["history"] == second["history"]
+    for when, measures in first["detection"].items():
+        for name in ("auroc", "average_precision", "recall"):
+            assert measures[name] == second["detection"][when][name]
+
+
+def assert_one_sentence(done: subprocess.CompletedProcess, *words: str) -> None:
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "nowhere.csv"], ["nowhere.csv"]),
+        (["--data", "digts"], ["did you mean digits"]),
+        (["--detector", "mamba-mo"], ["did you mean mamba-moe"]),
+        (["--algo", "pppo"], ["did you mean"]),
+        (["--generator", "cvea"], ["did you mean cvae"]),
+        (["--protocol", "unsen"], ["did you mean unseen"]),
+        (["--timesteps", "0"], ["timesteps"]),
+    ],
+)
+def test_bad_argument_is_one_sentence_and_writes_nothing(arguments, words, tmp_path):
+    done = command("train.py", "--data", "wine", *arguments, "--out", tmp_path / "runs")
+    assert_one_sentence(done, *words)
+    assert not list((tmp_path / "runs").rglob("*")) or not (tmp_path / "runs").exists()
+
+
+def test_text_in_a_numeric_column_is_one_sentence(csv, tmp_path):
+    frame = pd.read_csv(csv).astype({"b": object})
+    frame.loc[4, "b"] = "high"
+    frame.to_csv(tmp_path / "text.csv", index=False)
+    done = command("train.py", "--data", tmp_path / "text.csv", "--label-column", "fraud")
+    assert_one_sentence(done, "text.csv", "'b'", "high", "row 5")
+
+
+def test_corrupt_or_missing_run_is_one_sentence(run, tmp_path):
+    assert_one_sentence(command("evaluate.py", "--run", tmp_path / "none"), "none")
+    for name in ("config.json", "detector/weights.safetensors", "policy/agent.json"):
+        whole = (run / name).read_bytes()
+        (run / name).write_bytes(whole[: len(whole) // 2])
+        try:
+            assert_one_sentence(command("evaluate.py", "--run", run), Path(name).name)
+        finally:
+            (run / name).write_bytes(whole)
+
+
+def test_unknown_env_is_one_sentence():
+    done = command("evaluate.py", "--env-id", "LatentAnomly-v0")
+    assert_one_sentence(done, "did you mean LatentAnomaly-v0")
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_help_names_the_options(script):
+    done = command(script, "--help")
+    assert done.returncode == 0
+    assert "--seed" in done.stdout
