@@ -63,6 +63,7 @@ def harden(
         tensorboard_log: folder for the agent's TensorBoard events.
         on_round: called with each round's record.
     """
+    settings.check()
     detectors.registry.spec(settings.detector)
     find_algorithm(settings.algo)
     rng = np.random.default_rng(seed)

@@ -8,6 +8,7 @@ from gymnasium.vector import VectorEnv
 
 from agents.agent import make_agent
 from agents.monitor import SearchMonitor
+from common.randomness import global_seed
 from envs.retrain import VectorDetectorRetrainWrapper
 from envs.sb3 import SB3VecEnv
 
@@ -30,9 +31,10 @@ class Arena:
         observations: Any = self.env.reset()
         self.monitor.start(None)
         state, starts = None, np.ones(self.env.num_envs, dtype=bool)
-        while self.monitor.counts.episodes < episodes:
-            actions, state = agent.predict(observations, state=state, episode_start=starts)
-            observations, _, starts, _ = self.env.step(actions)
+        with global_seed(seed):
+            while self.monitor.counts.episodes < episodes:
+                actions, state = agent.predict(observations, state=state, episode_start=starts)
+                observations, _, starts, _ = self.env.step(actions)
         return self.summary()
 
     def controls(self) -> list[str]:

@@ -33,7 +33,7 @@ class HardeningSettings:
     n_lanes: int = 64
     device: str = "cpu"
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Raise `InputError` where a number is out of range."""
         least = {"rounds": 0, "timesteps": 1, "top_l": 1, "n_background": 0, "n_lanes": 1}
         for name, low in least.items():

@@ -195,7 +195,7 @@ def test_unknown_names_are_refused_before_anything_is_fitted(rows, spoiled):
 )
 def test_settings_out_of_range_are_refused(spoiled, name):
     with pytest.raises(InputError, match=name):
-        HardeningSettings(**spoiled)
+        HardeningSettings(**spoiled).check()
 
 
 def test_no_round_means_background_only(rows):
