@@ -8,7 +8,7 @@ run: install
 	$(BIN)/python evaluate.py --env-id LatentAnomaly-v0
 
 test: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: install
 	$(BIN)/ruff check .
