@@ -23,6 +23,7 @@ SCORING_BATCH = 8192
 N_HEADS = 2
 KNOWN, NOVEL = range(N_HEADS)
 NOVEL_HEAD_WEIGHT = 0.25
+NORMAL_QUANTILE = 0.95
 MIN_EXPERTS, MAX_EXPERTS = 4, 16
 
 
@@ -85,6 +86,7 @@ class MambaMoE(nn.Module):
     """
 
     novelty_share: Tensor
+    offset: Tensor
 
     def __init__(
         self,
@@ -108,12 +110,14 @@ class MambaMoE(nn.Module):
         self.linear = nn.Linear(n_inputs, 1)
         self.memory = Memory(memory_rows, n_features)
         self.register_buffer("novelty_share", torch.zeros(()))
+        self.register_buffer("offset", torch.zeros(()))
 
     def forward(self, X: Tensor) -> Tensor:
         """Return the log-odds of anomaly, float32 (n,), of rows in the input's units, (n, d).
 
         A row is normal if all parts agree that it is (a noisy or): its log-probability of being
-        normal is the sum of theirs, those of novelty weighted by `novelty_share`.
+        normal is the sum of theirs, those of novelty weighted by `novelty_share`. `offset` moves
+        the log-odds so that 0 is the 95th percentile of the training rows labelled 0.
         """
         encoded = self.encoding(X)
         mixed = torch.zeros(len(encoded), N_HEADS, device=encoded.device)
@@ -123,7 +127,13 @@ class MambaMoE(nn.Module):
         novelty = novelty + NOVEL_HEAD_WEIGHT * F.softplus(mixed[:, NOVEL])
         known = F.softplus(mixed[:, KNOWN]) + F.softplus(self.linear(encoded)[:, 0])
         surprise = (known + self.novelty_share * novelty).clamp(min=1e-30)
-        return surprise + torch.log(-torch.expm1(-surprise))
+        return surprise + torch.log(-torch.expm1(-surprise)) - self.offset
+
+    @torch.no_grad()
+    def calibrate(self, normals: Tensor) -> None:
+        """Set the offset from training rows labelled 0, float64 (n, d) in the input's units."""
+        scores = torch.cat([self(batch) for batch in normals.split(SCORING_BATCH)])
+        self.offset += scores.double().quantile(NORMAL_QUANTILE).float()
 
     def route(
         self, encoded: Tensor, generator: torch.Generator | None
@@ -270,7 +280,7 @@ class MambaMoEDetector(Detector):
             schedule.step()
             if step % 50 == 0:
                 bar.set_postfix(loss=f"{loss.item():.3f}")
-        network.eval()
+        network.eval().calibrate(torch.from_numpy(X[y == 0]))
 
     def log_odds(self, X: Tensor) -> Tensor:
         """Return the differentiable log-odds, float32 (n,), of rows, float (n, d)."""

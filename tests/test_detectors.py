@@ -178,6 +178,14 @@ def test_synthetic_rows_do_not_outvote_the_labelled_ones(rows):
     assert after > before - 0.02
 
 
+def test_flagship_calls_one_training_normal_in_twenty_an_anomaly(rows):
+    X, y = rows
+    bank = np.random.default_rng(0).uniform(-8, 8, (300, X.shape[1]))
+    for part in (bank[:0], bank):
+        detector = MambaMoEDetector(steps=30).fit(*replay_set(X, y, part, 0.5))
+        assert detector.predict(X[y == 0]).mean() == pytest.approx(0.05, abs=0.01)
+
+
 def test_router_gives_each_row_top_k_gates_that_sum_to_one():
     with torch_seed(0) as generator:
         router = NoisyTopKRouter(5, 4, 2)
