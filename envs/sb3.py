@@ -44,7 +44,7 @@ class SB3VecEnv(VecEnv):
         for lane in np.flatnonzero(done):
             lane_infos[lane] = {
                 "terminal_observation": infos["final_obs"][lane],
-                "TimeLimit.truncated": bool(truncated[lane]),
+                "TimeLimit.truncated": bool(truncated[lane] and not terminated[lane]),
                 "is_success": bool(terminated[lane]),
                 "episode": {"r": float(self.returns[lane]), "l": int(self.lengths[lane])},
             }

@@ -55,7 +55,7 @@ class LatentAnomalyVectorEnv(VectorEnv):
         outcome = self.core.step(actions)
         observations = self.core.observe()
         terminated = outcome.success.numpy()
-        truncated = (self.core.elapsed >= self.max_episode_steps).numpy() & ~terminated
+        truncated = (self.core.elapsed >= self.max_episode_steps).numpy()
         done = terminated | truncated
         going_on = self._step_info(outcome, ~done)
         if not done.any():
