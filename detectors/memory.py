@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 CAPACITY = 256  # rows that a detector remembers at most
 NEIGHBOURS = 5
+FLOOR = 1e-3  # of the mean squared difference of a column; keeps the logarithm above rounding
 
 
 class Memory(nn.Module):
-    """Log-odds of novelty from the mean distance to the five nearest remembered normal rows.
+    """Log-odds of novelty from the distance to the five nearest remembered normal rows.
 
-    The log-odds are affine in the logarithm of the distance; `calibrate` fits both coefficients
+    The log-odds are affine in the logarithm of the root mean square distance; `calibrate` fits both coefficients
     by logistic regression of synthetic against normal rows.
     """
 
@@ -36,25 +37,30 @@ class Memory(nn.Module):
 
     def calibrate(self, synthetic: Tensor) -> None:
         """Fit the log-odds on scaled synthetic rows, float32 (m, d), and the remembered ones."""
-        apart = torch.cdist(self.rows, self.rows)
+        apart = self.squared_distances(self.rows)
         if len(self.rows) > 1:
             apart.fill_diagonal_(torch.inf)
         distance = torch.cat([log_distance(apart), self.log_distance(synthetic)]).cpu().numpy()
         label = np.repeat([0, 1], [len(self.rows), len(synthetic)])
         fitted = LogisticRegression(class_weight="balanced").fit(distance[:, None], label)
-        self.slope.fill_(fitted.coef_.item())
+        self.slope.fill_(max(fitted.coef_.item(), 0.0))
         self.offset.fill_(fitted.intercept_.item())
 
     def log_distance(self, scaled: Tensor) -> Tensor:
-        """Logarithm of the mean distance to the nearest remembered rows, float32 (n,)."""
-        return log_distance(torch.cdist(scaled, self.rows))
+        """Logarithm of the distance to the nearest remembered rows, float32 (n,)."""
+        return log_distance(self.squared_distances(scaled))
+
+    def squared_distances(self, scaled: Tensor) -> Tensor:
+        """Mean squared difference a column from each remembered row, float32 (n, rows)."""
+        own, others = scaled.square().sum(dim=1, keepdim=True), self.rows.square().sum(dim=1)
+        return ((own - 2 * scaled @ self.rows.T + others) / scaled.shape[1]).clamp(min=0)
 
     def forward(self, scaled: Tensor) -> Tensor:
         """Return the log-odds of novelty, float32 (n,), of scaled rows, float32 (n, d)."""
         return self.slope * self.log_distance(scaled) + self.offset
 
 
-def log_distance(apart: Tensor) -> Tensor:
-    """Logarithm of the mean of each row's five smallest finite entries, of distances (n, m)."""
-    k = min(NEIGHBOURS, max(apart.shape[1] - 1, 1))
-    return torch.log(apart.topk(k, largest=False).values.mean(dim=1) + 1e-3)
+def log_distance(squared: Tensor) -> Tensor:
+    """Logarithm of the root mean of each row's five smallest finite entries, of (n, m)."""
+    k = min(NEIGHBOURS, max(squared.shape[1] - 1, 1))
+    return 0.5 * torch.log(squared.topk(k, largest=False).values.mean(dim=1) + FLOOR)

@@ -6,11 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from detectors.mamba_moe import MambaMoEDetector
 from envs.scenario import Scenario
 from generators.cvae import ConditionalVAE
 
+settings.register_profile("same-every-time", derandomize=True)
+settings.load_profile("same-every-time")
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 
