@@ -23,7 +23,7 @@ SCORING_BATCH = 8192
 N_HEADS = 2
 KNOWN, NOVEL = range(N_HEADS)
 NOVEL_HEAD_WEIGHT = 0.25
-NORMAL_QUANTILE = 0.95
+NORMAL_QUANTILE = 0.9
 MIN_EXPERTS, MAX_EXPERTS = 4, 16
 
 
@@ -117,7 +117,7 @@ class MambaMoE(nn.Module):
 
         A row is normal if all parts agree that it is (a noisy or): its log-probability of being
         normal is the sum of theirs, those of novelty weighted by `novelty_share`. `offset` moves
-        the log-odds so that 0 is the 95th percentile of the training rows labelled 0.
+        the log-odds so that 0 is the 90th percentile of the training rows labelled 0.
         """
         encoded = self.encoding(X)
         mixed = torch.zeros(len(encoded), N_HEADS, device=encoded.device)
@@ -226,7 +226,9 @@ class MambaMoEDetector(Detector):
             self.memory_rows_ = min(int((y == 0).sum()), CAPACITY)
             self.network_ = self._build()
             self.network_.encoding.fit(X[~synthetic])
-            self.network_.memory.fit(self.network_.encoding.scaler(X[y == 0]), generator)
+            scaler = self.network_.encoding.scaler
+            known = X[(y == 1) & ~synthetic]
+            self.network_.memory.fit(scaler(X[y == 0]), scaler(known), generator)
             self._train(X, y, weight, synthetic, self.steps, generator)
 
     def _partial_fit(

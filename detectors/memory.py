@@ -4,6 +4,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from scipy.stats import ks_2samp
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
@@ -15,22 +16,34 @@ FLOOR = 1e-3  # of the mean squared difference of a column; keeps the logarithm 
 class Memory(nn.Module):
     """Log-odds of novelty from the distance to the five nearest remembered normal rows.
 
-    The log-odds are affine in the logarithm of the root mean square distance; `calibrate` fits both coefficients
-    by logistic regression of synthetic against normal rows.
+    The log-odds are affine in the logarithm of the root mean square distance; `calibrate` fits
+    both coefficients by logistic regression of synthetic against normal rows. A column counts in
+    the distance as much as known anomalies stand out in it: a kind not seen yet is likelier to show
+    where seen kinds do than in columns that no anomaly touched.
     """
 
     rows: Tensor
+    column_scale: Tensor
     slope: Tensor
     offset: Tensor
 
     def __init__(self, n_rows: int, n_features: int) -> None:
         super().__init__()
         self.register_buffer("rows", torch.zeros(n_rows, n_features))
+        self.register_buffer("column_scale", torch.ones(n_features))
         self.register_buffer("slope", torch.zeros(()))
         self.register_buffer("offset", torch.zeros(()))
 
-    def fit(self, normals: Tensor, generator: torch.Generator) -> Self:
-        """Remember a random choice of scaled normal rows, float32 (n, d)."""
+    def fit(self, normals: Tensor, known: Tensor, generator: torch.Generator) -> Self:
+        """Weigh the columns and remember a random choice of scaled normal rows.
+
+        Squared differences are weighted by the column's Kolmogorov-Smirnov statistic between
+        `normals`, float32 (n, d), and `known` anomalies, float32 (m, d), in mean 1.
+        """
+        pairs = zip(normals.cpu().numpy().T, known.cpu().numpy().T, strict=True)
+        weight = torch.tensor([ks_2samp(*pair).statistic for pair in pairs])
+        if weight.any():
+            self.column_scale.copy_((weight / weight.mean()).sqrt())
         chosen = torch.randperm(len(normals), generator=generator)[: len(self.rows)]
         self.rows.copy_(normals[chosen])
         return self
@@ -51,9 +64,10 @@ class Memory(nn.Module):
         return log_distance(self.squared_distances(scaled))
 
     def squared_distances(self, scaled: Tensor) -> Tensor:
-        """Mean squared difference a column from each remembered row, float32 (n, rows)."""
-        own, others = scaled.square().sum(dim=1, keepdim=True), self.rows.square().sum(dim=1)
-        return ((own - 2 * scaled @ self.rows.T + others) / scaled.shape[1]).clamp(min=0)
+        """Weighted mean squared difference from each remembered row, float32 (n, rows)."""
+        rows, remembered = scaled * self.column_scale, self.rows * self.column_scale
+        squares = rows.square().sum(dim=1, keepdim=True) + remembered.square().sum(dim=1)
+        return ((squares - 2 * rows @ remembered.T) / scaled.shape[1]).clamp(min=0)
 
     def forward(self, scaled: Tensor) -> Tensor:
         """Return the log-odds of novelty, float32 (n,), of scaled rows, float32 (n, d)."""
