@@ -37,13 +37,13 @@ class Memory(nn.Module):
     def fit(self, normals: Tensor, known: Tensor, generator: torch.Generator) -> Self:
         """Weigh the columns and remember a random choice of scaled normal rows.
 
-        Squared differences are weighted by the column's Kolmogorov-Smirnov statistic between
-        `normals`, float32 (n, d), and `known` anomalies, float32 (m, d), in mean 1.
+        Differences are weighted by the column's Kolmogorov-Smirnov statistic between `normals`,
+        float32 (n, d), and `known` anomalies, float32 (m, d), in mean 1.
         """
         pairs = zip(normals.cpu().numpy().T, known.cpu().numpy().T, strict=True)
         weight = torch.tensor([ks_2samp(*pair).statistic for pair in pairs])
         if weight.any():
-            self.column_scale.copy_((weight / weight.mean()).sqrt())
+            self.column_scale.copy_(weight / weight.mean())
         chosen = torch.randperm(len(normals), generator=generator)[: len(self.rows)]
         self.rows.copy_(normals[chosen])
         return self
