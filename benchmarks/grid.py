@@ -1,0 +1,204 @@
+"""Runs every cell (set, protocol, seed, method) of a grid once, and keeps what is finished.
+
+A finished cell is a JSON file in the output folder, so a killed run loses at most the cells that
+its workers were at, a further run adds what is missing, and two runs may share a folder.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+import data
+from benchmarks.methods import Method
+from common.errors import InputError
+from common.files import read_json, replacing, write_json
+from data.adbench import PREFIX
+from data.protocols import MAX_ROWS
+
+Factory = Callable[[int], Method]
+KEY = ["set", "protocol", "seed", "method"]
+COLUMNS = [
+    *KEY,
+    "auroc",
+    "average_precision",
+    "fit_seconds",
+    "microseconds_a_row",
+    "n_train",
+    "n_test",
+    "error",
+]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fit and its scores: the set's name and source, protocol, seed and method."""
+
+    set: str
+    source: str
+    protocol: str
+    seed: int
+    method: str
+
+    def file(self, folder: Path) -> Path:
+        """Return where the finished cell is kept."""
+        return folder / "cells" / self.set / f"{self.protocol}-{self.seed}-{self.method}.json"
+
+
+def find_sets(sources: Sequence[str]) -> dict[str, str]:
+    """Name the sets of `sources`, cheapest first; a folder stands for its .npz files.
+
+    Returns:
+        the source, as `data.load` takes it, of each name.
+
+    Raises:
+        InputError: a source cannot be loaded, a folder holds no set, or two have the same name.
+    """
+    cost: dict[str, int] = {}
+    found: dict[str, str] = {}
+    for source in sources:
+        files = sorted(Path(source).glob("*.npz")) if Path(source).is_dir() else [source]
+        if not files:
+            raise InputError(f"{source} holds no .npz file; name a folder that does.")
+        for file in map(str, files):
+            table = data.load(file)
+            name = table.name.removeprefix(PREFIX) if file.startswith(PREFIX) else Path(file).stem
+            if found.setdefault(name, file) != file:
+                raise InputError(f"{found[name]} and {file} are both called {name}; rename one.")
+            cost[name] = min(len(table.y), MAX_ROWS) * table.X.shape[1]
+    return {name: found[name] for name in sorted(found, key=cost.__getitem__)}
+
+
+def run_grid(
+    sets: Mapping[str, str],
+    protocols: Sequence[str],
+    seeds: Sequence[int],
+    methods: Mapping[str, Factory],
+    folder: Path,
+    workers: int,
+    measure: Callable[[Method], dict[str, Any]] = lambda method: {},
+) -> None:
+    """Run the cells that are not finished, all sets of a seed before the next seed.
+
+    A cell that failed is kept with its error, and is tried again by the next run.
+
+    Args:
+        sets: source of each set, by name.
+        protocols: of `data.PROTOCOLS`.
+        seeds: of split and method.
+        methods: makes each method from a seed, by name.
+        folder: what finished cells are written into.
+        workers: processes at once, of one thread each.
+        measure: further entries for a finished cell, of its fitted method.
+    """
+    cells = [
+        Cell(name, source, protocol, seed, method)
+        for seed in seeds
+        for name, source in sets.items()
+        for protocol in protocols
+        for method in methods
+    ]
+    results = [result for cell in cells if (result := finished(cell.file(folder))) is not None]
+    left = [cell for cell in cells if finished(cell.file(folder)) is None]
+    jobs = (joblib.delayed(run_cell)(cell, methods[cell.method], folder, measure) for cell in left)
+    with (
+        tqdm(total=len(cells), initial=len(results), unit="cell") as bar,
+        joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1),
+    ):
+        for result in joblib.Parallel(return_as="generator_unordered", batch_size=1)(jobs):
+            results.append(result)
+            show(bar, results)
+
+
+def show(bar: tqdm, results: Sequence[Mapping[str, Any]]) -> None:
+    """Advance the bar; show the mean AUROC so far and the failures."""
+    scores = [result["auroc"] for result in results if not result["error"]]
+    mean = f"{np.mean(scores):.4f}" if scores else "-"
+    bar.set_postfix(auroc=mean, failed=len(results) - len(scores), refresh=False)
+    bar.update()
+
+
+def finished(file: Path) -> dict[str, Any] | None:
+    """Return the cell kept in `file`, None where there is none or it failed."""
+    if not file.exists():
+        return None
+    result = read_json(file)
+    return None if result["error"] else result
+
+
+def run_cell(
+    cell: Cell, factory: Factory, folder: Path, measure: Callable[[Method], dict[str, Any]]
+) -> dict[str, Any]:
+    """Fit and score on one thread, and write the result or the error."""
+    key = {name: value for name, value in asdict(cell).items() if name != "source"}
+    try:
+        with single_thread():
+            result = {**key, **figures(cell, factory, measure), "error": ""}
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        result = {**key, "error": reason}
+    write_json(cell.file(folder), result)
+    return result
+
+
+def figures(
+    cell: Cell, factory: Factory, measure: Callable[[Method], dict[str, Any]]
+) -> dict[str, Any]:
+    """Fit on the training rows and score the test rows; times are CPU time."""
+    halves = split(cell.source, cell.protocol, cell.seed)
+    method, started = factory(cell.seed), process_time()
+    method.fit(halves.X_train.copy(), halves.y_train.copy())
+    fitted = process_time()
+    scores = method.decision_function(halves.X_test.copy())
+    scored = process_time()
+    return {
+        "auroc": float(roc_auc_score(halves.y_test, scores)),
+        "average_precision": float(average_precision_score(halves.y_test, scores)),
+        "fit_seconds": fitted - started,
+        "microseconds_a_row": 1e6 * (scored - fitted) / len(scores),
+        "n_train": len(halves.y_train),
+        "n_test": len(halves.y_test),
+        **measure(method),
+    }
+
+
+@lru_cache(maxsize=4)
+def split(source: str, protocol: str, seed: int) -> data.Split:
+    """Load and split a set; the methods of a set follow one another, so few are kept."""
+    return data.split(data.load(source), protocol, seed)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Keep numpy, scikit-learn and torch to one thread inside the block."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def read_results(folder: Path) -> pd.DataFrame:
+    """Read every kept cell of a folder, failed ones included."""
+    files = sorted((folder / "cells").glob("*/*.json"))
+    results = pd.DataFrame([read_json(file) for file in files])
+    return results.reindex(columns=[*COLUMNS, *results.columns.difference(COLUMNS)])
+
+
+def write_csv(results: pd.DataFrame, file: Path) -> None:
+    """Write results in the order of their keys, atomically."""
+    with replacing(file) as temporary:
+        results.sort_values(KEY).to_csv(temporary, index=False)
