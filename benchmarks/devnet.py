@@ -46,7 +46,7 @@ class DevNet:
         half = self.batch_size // 2
         label = torch.arange(2).repeat_interleave(half).float()
         with torch_seed(self.random_state) as generator:
-            self.network_ = build(rows.shape[1], self.hidden)
+            self.network_ = ScoringNetwork(rows.shape[1], self.hidden)
             optimizer = torch.optim.RMSprop(
                 self.network_.parameters(), self.learning_rate, alpha=0.9, eps=1e-7
             )
@@ -55,8 +55,8 @@ class DevNet:
                     [pool[torch.randint(len(pool), (half,), generator=generator)] for pool in pools]
                 )
                 prior = torch.randn(PRIOR_DRAWS, generator=generator)
-                scores = self.network_(rows[batch]).squeeze(1)
-                penalty = self.weight_decay * self.network_[0].weight.square().sum()
+                scores = self.network_(rows[batch])
+                penalty = self.weight_decay * self.network_.hidden.weight.square().sum()
                 loss = deviation_loss(scores, label, prior) + penalty
                 optimizer.zero_grad()
                 loss.backward()
@@ -68,16 +68,22 @@ class DevNet:
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return anomaly scores, float64 (n,)."""
         rows = torch.as_tensor(X, dtype=torch.float32)
-        return self.network_(rows).squeeze(1).double().numpy()
+        return self.network_(rows).double().numpy()
 
 
-def build(n_features: int, hidden: int) -> nn.Sequential:
+class ScoringNetwork(nn.Module):
     """One hidden ReLU layer and a linear score, initialised as the paper's code is (Glorot)."""
-    network = nn.Sequential(nn.Linear(n_features, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-    for layer in (network[0], network[2]):
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    return network
+
+    def __init__(self, n_features: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden, self.score = nn.Linear(n_features, hidden), nn.Linear(hidden, 1)
+        for layer in (self.hidden, self.score):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return scores, float32 (n,), of rows, float32 (n, d)."""
+        return self.score(self.hidden(rows).relu()).squeeze(1)
 
 
 def deviation_loss(scores: Tensor, y: Tensor, prior: Tensor) -> Tensor:
@@ -89,6 +95,8 @@ def deviation_loss(scores: Tensor, y: Tensor, prior: Tensor) -> Tensor:
         prior: reference scores drawn from the standard normal, float32 (l,).
     """
     if scores.shape != y.shape:
-        raise ValueError(f"scores {tuple(scores.shape)} and labels {tuple(y.shape)} differ in shape")
+        raise ValueError(
+            f"scores {tuple(scores.shape)} and labels {tuple(y.shape)} differ in shape"
+        )
     deviation = (scores - prior.mean()) / prior.std()
     return ((1 - y) * deviation.abs() + y * (MARGIN - deviation).clamp(min=0)).mean()

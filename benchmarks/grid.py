@@ -4,7 +4,7 @@ A finished cell is a JSON file in the output folder, so a killed run loses at mo
 its workers were at, a further run adds what is missing, and two runs may share a folder.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -21,13 +21,14 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import data
-from benchmarks.methods import Method
+from benchmarks.methods import Factory, Method, find_methods
+from benchmarks.settings import GridSettings
 from common.errors import InputError
 from common.files import read_json, replacing, write_json
 from data.adbench import PREFIX
 from data.protocols import MAX_ROWS
 
-Factory = Callable[[int], Method]
+SEARCH = ["queries", "bypasses", "successes"]
 KEY = ["set", "protocol", "seed", "method"]
 COLUMNS = [
     *KEY,
@@ -38,6 +39,7 @@ COLUMNS = [
     "n_train",
     "n_test",
     "error",
+    *SEARCH,
 ]
 
 
@@ -80,45 +82,56 @@ def find_sets(sources: Sequence[str]) -> dict[str, str]:
     return {name: found[name] for name in sorted(found, key=cost.__getitem__)}
 
 
-def run_grid(
-    sets: Mapping[str, str],
-    protocols: Sequence[str],
-    seeds: Sequence[int],
-    methods: Mapping[str, Factory],
-    folder: Path,
-    workers: int,
-    measure: Callable[[Method], dict[str, Any]] = lambda method: {},
-) -> None:
-    """Run the cells that are not finished, all sets of a seed before the next seed.
+def run_grid(settings: GridSettings, table: Mapping[str, Factory]) -> pd.DataFrame:
+    """Run the chosen cells that are not finished, all sets of a seed before the next seed.
 
-    A cell that failed is kept with its error, and is tried again by the next run.
+    A cell that failed is kept with its error, and is tried again by the next run. `results.csv`
+    gets all that the folder keeps, from further runs too.
 
     Args:
-        sets: source of each set, by name.
-        protocols: of `data.PROTOCOLS`.
-        seeds: of split and method.
-        methods: makes each method from a seed, by name.
-        folder: what finished cells are written into.
-        workers: processes at once, of one thread each.
-        measure: further entries for a finished cell, of its fitted method.
+        settings: what to run.
+        table: makes each method from a seed, by name.
+
+    Returns:
+        the chosen cells that ran, one row each, failed ones included.
     """
-    cells = [
-        Cell(name, source, protocol, seed, method)
-        for seed in seeds
-        for name, source in sets.items()
-        for protocol in protocols
-        for method in methods
-    ]
-    results = [result for cell in cells if (result := finished(cell.file(folder))) is not None]
-    left = [cell for cell in cells if finished(cell.file(folder)) is None]
-    jobs = (joblib.delayed(run_cell)(cell, methods[cell.method], folder, measure) for cell in left)
+    settings.check()
+    methods = find_methods(settings.methods or tuple(table), table)
+    sets = find_sets(settings.data)
+    if not settings.tables_only:
+        cells = [
+            Cell(name, source, protocol, seed, method)
+            for seed in settings.seeds
+            for name, source in sets.items()
+            for protocol in settings.protocols
+            for method in methods
+        ]
+        run_cells(cells, methods, settings.out, settings.workers)
+    kept = read_results(settings.out)
+    with replacing(settings.out / "results.csv") as temporary:
+        kept.to_csv(temporary, index=False)
+    chosen = kept["method"].isin(methods) & kept["protocol"].isin(settings.protocols)
+    chosen &= kept["seed"].isin(settings.seeds)
+    if sets:
+        chosen &= kept["set"].isin(sets)
+    return kept[chosen]
+
+
+def run_cells(
+    cells: Sequence[Cell], methods: Mapping[str, Factory], folder: Path, workers: int
+) -> None:
+    """Run the cells that are not finished, in their order."""
+    results = [finished(cell.file(folder)) for cell in cells]
+    left = [cell for cell, result in zip(cells, results, strict=True) if result is None]
+    done = [result for result in results if result is not None]
+    jobs = (joblib.delayed(run_cell)(cell, methods[cell.method], folder) for cell in left)
     with (
-        tqdm(total=len(cells), initial=len(results), unit="cell") as bar,
+        tqdm(total=len(cells), initial=len(done), unit="cell") as bar,
         joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1),
     ):
         for result in joblib.Parallel(return_as="generator_unordered", batch_size=1)(jobs):
-            results.append(result)
-            show(bar, results)
+            done.append(result)
+            show(bar, done)
 
 
 def show(bar: tqdm, results: Sequence[Mapping[str, Any]]) -> None:
@@ -137,14 +150,12 @@ def finished(file: Path) -> dict[str, Any] | None:
     return None if result["error"] else result
 
 
-def run_cell(
-    cell: Cell, factory: Factory, folder: Path, measure: Callable[[Method], dict[str, Any]]
-) -> dict[str, Any]:
+def run_cell(cell: Cell, factory: Factory, folder: Path) -> dict[str, Any]:
     """Fit and score on one thread, and write the result or the error."""
     key = {name: value for name, value in asdict(cell).items() if name != "source"}
     try:
         with single_thread():
-            result = {**key, **figures(cell, factory, measure), "error": ""}
+            result = {**key, **figures(cell, factory), "error": ""}
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         result = {**key, "error": reason}
@@ -152,9 +163,7 @@ def run_cell(
     return result
 
 
-def figures(
-    cell: Cell, factory: Factory, measure: Callable[[Method], dict[str, Any]]
-) -> dict[str, Any]:
+def figures(cell: Cell, factory: Factory) -> dict[str, Any]:
     """Fit on the training rows and score the test rows; times are CPU time."""
     halves = split(cell.source, cell.protocol, cell.seed)
     method, started = factory(cell.seed), process_time()
@@ -169,8 +178,14 @@ def figures(
         "microseconds_a_row": 1e6 * (scored - fitted) / len(scores),
         "n_train": len(halves.y_train),
         "n_test": len(halves.y_test),
-        **measure(method),
+        **search_totals(method),
     }
+
+
+def search_totals(method: Method) -> dict[str, int]:
+    """Sum over the rounds of hardening what the search asked and found; nothing where none ran."""
+    rounds = getattr(method, "history_", [])
+    return {name: sum(record[name] for record in rounds) for name in SEARCH if rounds}
 
 
 @lru_cache(maxsize=4)
@@ -192,13 +207,7 @@ def single_thread() -> Iterator[None]:
 
 
 def read_results(folder: Path) -> pd.DataFrame:
-    """Read every kept cell of a folder, failed ones included."""
+    """Read every kept cell of a folder, failed ones included, in the order of their keys."""
     files = sorted((folder / "cells").glob("*/*.json"))
-    results = pd.DataFrame([read_json(file) for file in files])
-    return results.reindex(columns=[*COLUMNS, *results.columns.difference(COLUMNS)])
-
-
-def write_csv(results: pd.DataFrame, file: Path) -> None:
-    """Write results in the order of their keys, atomically."""
-    with replacing(file) as temporary:
-        results.sort_values(KEY).to_csv(temporary, index=False)
+    results = pd.DataFrame([read_json(file) for file in files], columns=COLUMNS)
+    return results.sort_values(KEY, ignore_index=True)

@@ -4,7 +4,7 @@ A method has `fit(X, y)` and `decision_function(X)`. Peers are imported when the
 its own standard settings, one thread, and columns standardised on the training rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, Self
 
@@ -80,7 +80,9 @@ def hydra(seed: int, **settings: Any) -> Method:
 ONE_THREAD_CATBOOST = "catboost-one-thread"
 detectors.register(ONE_THREAD_CATBOOST, "detectors.trees:CatBoostDetector", {"n_jobs": 1})
 
-OURS: dict[str, Callable[[int], Method]] = {
+Factory = Callable[[int], Method]
+
+OURS: dict[str, Factory] = {
     "swift-hydra": hydra,
     "hardened-extra-trees": partial(hydra, detector="extra-trees"),
     "hardened-catboost": partial(hydra, detector=ONE_THREAD_CATBOOST),
@@ -89,7 +91,7 @@ OURS: dict[str, Callable[[int], Method]] = {
     "unhardened-extra-trees": partial(backend, "extra-trees"),
     "unhardened-catboost": partial(backend, ONE_THREAD_CATBOOST),
 }
-PEERS: dict[str, Callable[[int], Method]] = {
+PEERS: dict[str, Factory] = {
     "logistic-regression": partial(
         supervised,
         "sklearn.linear_model:LogisticRegression",
@@ -105,7 +107,9 @@ PEERS: dict[str, Callable[[int], Method]] = {
         allow_writing_files=False,
     ),
     "extra-trees": partial(supervised, "sklearn.ensemble:ExtraTreesClassifier", n_estimators=200),
-    "random-forest": partial(supervised, "sklearn.ensemble:RandomForestClassifier", n_estimators=200),
+    "random-forest": partial(
+        supervised, "sklearn.ensemble:RandomForestClassifier", n_estimators=200
+    ),
     "xgboost": partial(supervised, "xgboost:XGBClassifier", n_jobs=1),
     "lightgbm": partial(supervised, "lightgbm:LGBMClassifier", n_jobs=1, verbose=-1),
     "rbf-svm": partial(supervised, "sklearn.svm:SVC", class_weight="balanced"),
@@ -120,9 +124,7 @@ PEERS: dict[str, Callable[[int], Method]] = {
 METHODS = OURS | PEERS
 
 
-def find_methods(
-    names: Sequence[str], table: dict[str, Callable[[int], Method]]
-) -> dict[str, Callable[[int], Method]]:
+def find_methods(names: Sequence[str], table: Mapping[str, Factory]) -> dict[str, Factory]:
     """Return the named factories; each is tried once, so that nothing fails hours later.
 
     Raises:

@@ -1,12 +1,12 @@
 """Markdown tables of finished cells: means, ranks, wins, times and paired tests."""
 
-from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from scipy.stats import wilcoxon
 
 from common.files import replacing
+from data import PROTOCOLS
 
 MEAN = "mean of the protocols"
 
@@ -31,36 +31,43 @@ def per_set(results: pd.DataFrame, measure: str) -> pd.DataFrame:
     return complete.groupby("set").mean()
 
 
-def summarise(results: pd.DataFrame, against: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+def summarise(results: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Compare methods over sets; one row a method, best mean AUROC first.
 
     Ranks are taken within a set, on the AUROC averaged over its seeds (and protocols); ties share
     the mean rank, and a win. Time to fit is the mean over cells, time to score is over all test
-    rows of all cells.
+    rows of all cells; both are CPU time on one thread.
 
     Args:
         results: finished cells of the methods and protocols to compare.
-        against: for each heading, the method that each method is tested against.
+        reference: the method that the others are tested against.
     """
     auroc = per_set(results, "auroc")
-    pooled = results.assign(microseconds=results["microseconds_a_row"] * results["n_test"])
-    sums = pooled.groupby("method")[["microseconds", "n_test"]].sum()
     table = pd.DataFrame(
         {
             "mean AUROC": auroc.mean(),
             "mean AP": per_set(results, "average_precision").mean(),
             "mean rank": auroc.rank(axis=1, ascending=False).mean(),
             "wins": auroc.eq(auroc.max(axis=1), axis=0).sum(),
-            "fit, s": results.groupby("method")["fit_seconds"].mean(),
-            "score, us a row": sums["microseconds"] / sums["n_test"],
+            **times(results),
         }
     )
-    for heading, other in against.items():
-        table[heading] = [
-            p_value(auroc[method], auroc[other[method]]) if other.get(method) in auroc else np.nan
-            for method in table.index
-        ]
+    if reference in auroc:
+        table[f"p v. {reference}"] = {
+            method: p_value(auroc[method], auroc[reference])
+            for method in auroc.drop(columns=reference)
+        }
     return table.sort_values("mean AUROC", ascending=False)
+
+
+def times(results: pd.DataFrame) -> dict[str, pd.Series]:
+    """Seconds to fit, the mean over cells, and microseconds to score a row, over all test rows."""
+    pooled = results.assign(microseconds=results["microseconds_a_row"] * results["n_test"])
+    cells = pooled.groupby("method")
+    return {
+        "fit, s": cells["fit_seconds"].mean(),
+        "score, us a row": cells["microseconds"].sum() / cells["n_test"].sum(),
+    }
 
 
 def p_value(first: pd.Series, second: pd.Series) -> float:
@@ -71,12 +78,13 @@ def p_value(first: pd.Series, second: pd.Series) -> float:
 
 
 DIGITS = {
-    "mean AUROC": ".4f",
-    "mean AP": ".4f",
+    **dict.fromkeys(["mean AUROC", "mean AP", *PROTOCOLS, MEAN], ".4f"),
     "mean rank": ".2f",
     "wins": ".0f",
     "fit, s": ".2f",
     "score, us a row": ".1f",
+    "bypasses per 1000": ".1f",
+    "found per 1000": ".2f",
 }
 
 
@@ -85,47 +93,46 @@ def markdown(table: pd.DataFrame) -> str:
     lines = [["method", *table.columns], ["---", *["---:"] * len(table.columns)]]
     for method, row in table.iterrows():
         figures = [
-            "-" if pd.isna(value) else format(value, DIGITS.get(name, ".2g"))
+            "-" if pd.isna(value) else format(value, DIGITS.get(str(name), ".2g"))
             for name, value in row.items()
         ]
         lines.append([str(method), *figures])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def report(
-    results: pd.DataFrame, methods: Sequence[str], against: Mapping[str, Mapping[str, str]]
-) -> str:
-    """Write a section for each protocol and for their mean, and one for cells that failed.
+def by_protocol(done: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Part finished cells by protocol; all together follow where there is more than one."""
+    parts = {name: part for name in PROTOCOLS if len(part := done[done["protocol"] == name])}
+    return parts | {MEAN: done} if len(parts) > 1 else parts
 
-    Args:
-        results: cells, failed ones included.
-        methods: what to compare, as far as it has finished cells.
-        against: as in `summarise`.
-    """
-    results = results[results["method"].isin(methods)]
-    failed = results[results["error"] != ""]
-    done = results[results["error"] == ""]
-    protocols = list(dict.fromkeys(done["protocol"]))
-    parts = {name: done[done["protocol"] == name] for name in protocols}
-    if len(protocols) > 1:
-        parts[MEAN] = done
+
+def report(results: pd.DataFrame, reference: str) -> str:
+    """Write a section for each protocol and for their mean, and one for cells that failed."""
     sections = []
-    for name, part in parts.items():
-        n_sets = len(per_set(part, "auroc"))
-        seeds = sorted(part["seed"].unique())
-        count = f"{n_sets} of {part['set'].nunique()} sets, seeds {', '.join(map(str, seeds))}"
-        sections.append(f"## {name}\n\n{count}\n\n{markdown(summarise(part, against))}\n")
-    if len(failed):
-        errors = [
-            f"- {row['set']}, {row['protocol']}, seed {row['seed']}, {row['method']}:"
-            f" {row['error']}"
-            for _, row in failed.iterrows()
-        ]
-        sections.append("\n".join([f"## Failed: {len(failed)} cells", "", *errors, ""]))
-    return "\n".join(sections)
+    for name, part in by_protocol(results[results["error"] == ""]).items():
+        table = markdown(summarise(part, reference))
+        sections.append(f"## {name}\n\n{coverage(part)}\n\n{table}\n")
+    return "\n".join([*sections, failures(results)])
 
 
-def write_report(text: str, file: str) -> None:
-    """Write a report, atomically."""
+def coverage(done: pd.DataFrame) -> str:
+    """Say which cells a table is made of."""
+    seeds = ", ".join(map(str, sorted(done["seed"].unique())))
+    return f"{len(per_set(done, 'auroc'))} of {done['set'].nunique()} sets, seeds {seeds}"
+
+
+def failures(results: pd.DataFrame) -> str:
+    """List the cells that failed; empty where none did."""
+    failed = results[results["error"] != ""]
+    lines = [
+        f"- {cell['set']}, {cell['protocol']}, seed {cell['seed']}, {cell['method']}:"
+        f" {cell['error']}"
+        for _, cell in failed.iterrows()
+    ]
+    return "\n".join([f"## Failed: {len(failed)} cells", "", *lines, ""]) if lines else ""
+
+
+def write_text(text: str, file: Path) -> None:
+    """Write `text`, atomically."""
     with replacing(file) as temporary:
         temporary.write_text(text, encoding="utf-8")

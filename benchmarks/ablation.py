@@ -1,0 +1,127 @@
+"""What each part of the method earns, in accuracy and in bypasses found.
+
+python -m benchmarks.ablation --data FOLDER
+"""
+
+from functools import partial
+from itertools import pairwise
+
+import pandas as pd
+import tyro
+
+import detectors
+import generators
+from benchmarks.grid import run_grid
+from benchmarks.methods import ONE_THREAD_CATBOOST, OURS, Factory, hydra
+from benchmarks.settings import GridSettings
+from benchmarks.tables import (
+    by_protocol,
+    coverage,
+    failures,
+    markdown,
+    p_value,
+    per_set,
+    times,
+    write_text,
+)
+from common.errors import run_command
+
+generators.register("cvae-frozen", "benchmarks.variants:FrozenVAE")
+detectors.register("mlp-moe", "benchmarks.variants:PerceptronMoEDetector")
+
+ROWS: dict[str, tuple[str, Factory]] = {
+    "mamba-moe": ("no augmentation", OURS["mamba-moe"]),
+    "background": ("background only", partial(hydra, rounds=0)),
+    "random": ("random latents", partial(hydra, agent="random")),
+    "gradient": ("gradient", partial(hydra, agent="gradient")),
+    "swift-hydra": ("PPO (default)", OURS["swift-hydra"]),
+    "ungated": ("PPO, no feasibility gate", partial(hydra, agent="benchmarks.variants:UngatedPPO")),
+    "single-minded": (
+        "PPO, no diversity term",
+        partial(hydra, agent="benchmarks.variants:SingleMindedPPO"),
+    ),
+    "frozen-generator": ("PPO, generator not refreshed", partial(hydra, generator="cvae-frozen")),
+    "hardened-mamba": ("single Mamba, PPO", partial(hydra, detector="mamba")),
+    "hardened-mlp": ("MLP for Mamba, PPO", partial(hydra, detector="mlp-moe")),
+    "unhardened-extra-trees": ("ExtraTrees, unhardened", OURS["unhardened-extra-trees"]),
+    "random-extra-trees": (
+        "ExtraTrees, random latents",
+        partial(hydra, agent="random", detector="extra-trees"),
+    ),
+    "hardened-extra-trees": ("ExtraTrees, PPO", OURS["hardened-extra-trees"]),
+    "unhardened-catboost": ("CatBoost, unhardened", OURS["unhardened-catboost"]),
+    "random-catboost": (
+        "CatBoost, random latents",
+        partial(hydra, agent="random", detector=ONE_THREAD_CATBOOST),
+    ),
+    "hardened-catboost": ("CatBoost, PPO", OURS["hardened-catboost"]),
+}
+POLICIES = {
+    "mamba-moe": ("random", "swift-hydra"),
+    "extra-trees": ("random-extra-trees", "hardened-extra-trees"),
+    "catboost": ("random-catboost", "hardened-catboost"),
+}
+
+
+def ablate(settings: GridSettings) -> None:
+    """Run what is missing; write and print the tables."""
+    results = run_grid(settings, {name: factory for name, (_, factory) in ROWS.items()})
+    done = results[results["error"] == ""]
+    sections = [
+        "Bypasses are candidates that the detector calls normal; found are those also feasible and"
+        " new. p is the paired test against the row before.\n",
+        f"{coverage(done)}\n\n{markdown(summarise(done))}\n",
+        f"{markdown(policy_ratios(done))}\n",
+        failures(results),
+    ]
+    text = "\n".join(sections)
+    write_text(text, settings.out / "ablation.md")
+    print(text)
+
+
+def summarise(done: pd.DataFrame) -> pd.DataFrame:
+    """Return AUROC, bypasses and finds per 1,000 queries, times and p of each row.
+
+    Args:
+        done: finished cells.
+    """
+    columns: dict[str, pd.Series] = {}
+    tests: dict[str, pd.Series] = {}
+    for protocol, part in by_protocol(done).items():
+        auroc = per_set(part, "auroc")
+        rows = [name for name in ROWS if name in auroc]
+        columns[protocol] = auroc.mean()
+        tests[f"p, {protocol}"] = pd.Series(
+            {row: p_value(auroc[row], auroc[before]) for before, row in pairwise(rows)}
+        )
+    sums = done.groupby("method")[["queries", "bypasses", "successes"]].sum(min_count=1)
+    columns["bypasses per 1000"] = 1000 * sums["bypasses"] / sums["queries"]
+    columns["found per 1000"] = 1000 * sums["successes"] / sums["queries"]
+    table = pd.DataFrame(columns | times(done) | tests)
+    table = table.loc[[name for name in ROWS if name in table.index]]
+    return table.rename(index={name: label for name, (label, _) in ROWS.items()})
+
+
+def policy_ratios(done: pd.DataFrame) -> pd.DataFrame:
+    """Compare what PPO and the random policy find at equal queries, by detector.
+
+    The ratio is the median over the sets on which the random policy finds anything.
+    """
+    found = done.pivot_table(index="set", columns="method", values="successes", aggfunc="sum")
+    asked = done.pivot_table(index="set", columns="method", values="queries", aggfunc="sum")
+    rate = found / asked
+    lines = {}
+    for detector, (random, ppo) in POLICIES.items():
+        if {random, ppo} <= set(rate):
+            ratio = (rate[ppo] / rate[random])[rate[random] > 0]
+            lines[detector] = {"sets": len(ratio), "PPO finds, times random's": ratio.median()}
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def main() -> None:
+    """Ablate with the arguments of the command line."""
+    ablate(tyro.cli(GridSettings, description=__doc__))
+
+
+if __name__ == "__main__":
+    run_command(main)
