@@ -9,10 +9,14 @@ from itertools import pairwise
 import pandas as pd
 import tyro
 
-import detectors
-import generators
-from benchmarks.grid import run_grid
-from benchmarks.methods import ONE_THREAD_CATBOOST, OURS, Factory, hydra
+from benchmarks.methods import (
+    FROZEN_GENERATOR,
+    ONE_THREAD_CATBOOST,
+    OURS,
+    PERCEPTRON_MIXTURE,
+    Factory,
+    hydra,
+)
 from benchmarks.settings import GridSettings
 from benchmarks.tables import (
     by_protocol,
@@ -26,9 +30,6 @@ from benchmarks.tables import (
 )
 from common.errors import run_command
 
-generators.register("cvae-frozen", "benchmarks.variants:FrozenVAE")
-detectors.register("mlp-moe", "benchmarks.variants:PerceptronMoEDetector")
-
 ROWS: dict[str, tuple[str, Factory]] = {
     "mamba-moe": ("no augmentation", OURS["mamba-moe"]),
     "background": ("background only", partial(hydra, rounds=0)),
@@ -40,9 +41,12 @@ ROWS: dict[str, tuple[str, Factory]] = {
         "PPO, no diversity term",
         partial(hydra, agent="benchmarks.variants:SingleMindedPPO"),
     ),
-    "frozen-generator": ("PPO, generator not refreshed", partial(hydra, generator="cvae-frozen")),
+    "frozen-generator": (
+        "PPO, generator not refreshed",
+        partial(hydra, generator=FROZEN_GENERATOR),
+    ),
     "hardened-mamba": ("single Mamba, PPO", partial(hydra, detector="mamba")),
-    "hardened-mlp": ("MLP for Mamba, PPO", partial(hydra, detector="mlp-moe")),
+    "hardened-mlp": ("MLP for Mamba, PPO", partial(hydra, detector=PERCEPTRON_MIXTURE)),
     "unhardened-extra-trees": ("ExtraTrees, unhardened", OURS["unhardened-extra-trees"]),
     "random-extra-trees": (
         "ExtraTrees, random latents",
@@ -65,6 +69,8 @@ POLICIES = {
 
 def ablate(settings: GridSettings) -> None:
     """Run what is missing; write and print the tables."""
+    from benchmarks.grid import run_grid
+
     results = run_grid(settings, {name: factory for name, (_, factory) in ROWS.items()})
     done = results[results["error"] == ""]
     sections = [

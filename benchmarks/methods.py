@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.preprocessing import StandardScaler
 
 import detectors
+import generators
 from common.errors import InputError
 from common.registry import load_attribute, unknown
 
@@ -78,7 +79,11 @@ def hydra(seed: int, **settings: Any) -> Method:
 
 
 ONE_THREAD_CATBOOST = "catboost-one-thread"
+PERCEPTRON_MIXTURE = "mlp-moe"
+FROZEN_GENERATOR = "cvae-frozen"
 detectors.register(ONE_THREAD_CATBOOST, "detectors.trees:CatBoostDetector", {"n_jobs": 1})
+detectors.register(PERCEPTRON_MIXTURE, "benchmarks.variants:PerceptronMoEDetector")
+generators.register(FROZEN_GENERATOR, "benchmarks.variants:FrozenVAE")
 
 Factory = Callable[[int], Method]
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.registry import unknown
-from data import PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class GridSettings:
 
     data: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
-    protocols: tuple[str, ...] = PROTOCOLS
+    protocols: tuple[str, ...] = ("full", "few", "unseen")
     seeds: tuple[int, ...] = (0, 1, 2)
     workers: int = 2
     out: Path = Path("results")
@@ -34,6 +33,8 @@ class GridSettings:
 
     def check(self) -> None:
         """Raise `InputError` where there is nothing to run or a value is out of range."""
+        from data import PROTOCOLS
+
         if not self.data and not self.tables_only:
             raise InputError("There is no data; name a folder of .npz files or a set with --data.")
         for protocol in self.protocols:
