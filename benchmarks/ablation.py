@@ -60,6 +60,19 @@ ROWS: dict[str, tuple[str, Factory]] = {
     ),
     "hardened-catboost": ("CatBoost, PPO", OURS["hardened-catboost"]),
 }
+PAIRS = (
+    ("swift-hydra", "mamba-moe"),
+    ("swift-hydra", "random"),
+    ("swift-hydra", "ungated"),
+    ("swift-hydra", "single-minded"),
+    ("swift-hydra", "frozen-generator"),
+    ("swift-hydra", "hardened-mamba"),
+    ("swift-hydra", "hardened-mlp"),
+    ("hardened-extra-trees", "unhardened-extra-trees"),
+    ("hardened-extra-trees", "random-extra-trees"),
+    ("hardened-catboost", "unhardened-catboost"),
+    ("hardened-catboost", "random-catboost"),
+)
 POLICIES = {
     "mamba-moe": ("random", "swift-hydra"),
     "extra-trees": ("random-extra-trees", "hardened-extra-trees"),
@@ -77,6 +90,7 @@ def ablate(settings: GridSettings) -> None:
         "Bypasses are candidates that the detector calls normal; found are those also feasible and"
         " new. p is the paired test against the row before.\n",
         f"{coverage(done)}\n\n{markdown(summarise(done))}\n",
+        f"{markdown(differences(done))}\n",
         f"{markdown(policy_ratios(done))}\n",
         failures(results),
     ]
@@ -106,6 +120,20 @@ def summarise(done: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(columns | times(done) | tests)
     table = table.loc[[name for name in ROWS if name in table.index]]
     return table.rename(index={name: label for name, (label, _) in ROWS.items()})
+
+
+def differences(done: pd.DataFrame) -> pd.DataFrame:
+    """Return how much AUROC the first of each of `PAIRS` has over the second, and p."""
+    columns: dict[str, dict[str, float]] = {}
+    for protocol, part in by_protocol(done).items():
+        auroc = per_set(part, "auroc")
+        gain, p = columns.setdefault(protocol, {}), columns.setdefault(f"p, {protocol}", {})
+        for first, second in PAIRS:
+            if {first, second} <= set(auroc):
+                name = f"{ROWS[first][0]} less {ROWS[second][0]}"
+                gain[name] = auroc[first].mean() - auroc[second].mean()
+                p[name] = p_value(auroc[first], auroc[second])
+    return pd.DataFrame(columns)
 
 
 def policy_ratios(done: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ its workers were at, a further run adds what is missing, and two runs may share 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from time import process_time
@@ -55,7 +55,12 @@ class Cell:
 
     def file(self, folder: Path) -> Path:
         """Return where the finished cell is kept."""
-        return folder / "cells" / self.set / f"{self.protocol}-{self.seed}-{self.method}.json"
+        return folder / "cells" / self.method / f"{self.set}-{self.protocol}-{self.seed}.json"
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """What tells the cell from others, in the order of `KEY`."""
+        return self.set, self.protocol, self.seed, self.method
 
 
 def find_sets(sources: Sequence[str]) -> dict[str, str]:
@@ -121,9 +126,10 @@ def run_cells(
     cells: Sequence[Cell], methods: Mapping[str, Factory], folder: Path, workers: int
 ) -> None:
     """Run the cells that are not finished, in their order."""
-    results = [finished(cell.file(folder)) for cell in cells]
-    left = [cell for cell, result in zip(cells, results, strict=True) if result is None]
-    done = [result for result in results if result is not None]
+    kept = read_results(folder)
+    finished = kept[kept["error"] == ""].set_index(KEY)["auroc"].to_dict()
+    left = [cell for cell in cells if cell.key not in finished]
+    done = [{"auroc": finished[cell.key], "error": ""} for cell in cells if cell.key in finished]
     jobs = (joblib.delayed(run_cell)(cell, methods[cell.method], folder) for cell in left)
     with (
         tqdm(total=len(cells), initial=len(done), unit="cell") as bar,
@@ -142,17 +148,9 @@ def show(bar: tqdm, results: Sequence[Mapping[str, Any]]) -> None:
     bar.update()
 
 
-def finished(file: Path) -> dict[str, Any] | None:
-    """Return the cell kept in `file`, None where there is none or it failed."""
-    if not file.exists():
-        return None
-    result = read_json(file)
-    return None if result["error"] else result
-
-
 def run_cell(cell: Cell, factory: Factory, folder: Path) -> dict[str, Any]:
     """Fit and score on one thread, and write the result or the error."""
-    key = {name: value for name, value in asdict(cell).items() if name != "source"}
+    key = dict(zip(KEY, cell.key, strict=True))
     try:
         with single_thread():
             result = {**key, **figures(cell, factory), "error": ""}

@@ -373,6 +373,13 @@ def test_ablation_tests_each_row_against_the_one_before():
     assert summary["p, full"].iloc[1:].tolist() == pytest.approx([2 / 2**6, 1.0])
     assert summary["found per 1000"].iloc[1:].tolist() == pytest.approx([2.0, 12.0])
     assert summary["bypasses per 1000"].iloc[1:].tolist() == pytest.approx([4.0, 24.0])
+    gains = ablation.differences(done)
+    assert gains.index.tolist() == [
+        "PPO (default) less no augmentation",
+        "PPO (default) less random latents",
+    ]
+    assert gains["full"].tolist() == pytest.approx([0.035, 0.0])
+    assert gains["p, full"].tolist() == pytest.approx([2 / 2**6, 1.0])
     ratios = ablation.policy_ratios(done)
     assert ratios.loc["mamba-moe"].tolist() == pytest.approx([6, 6.0])
 
