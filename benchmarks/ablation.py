@@ -90,8 +90,11 @@ def ablate(settings: GridSettings) -> None:
         "Bypasses are candidates that the detector calls normal; found are those also feasible and"
         " new. p is the paired test against the row before.\n",
         f"{coverage(done)}\n\n{markdown(summarise(done))}\n",
-        f"{markdown(differences(done))}\n",
-        f"{markdown(policy_ratios(done))}\n",
+        *(
+            f"{markdown(table)}\n"
+            for table in (differences(done), policy_ratios(done))
+            if len(table)
+        ),
         failures(results),
     ]
     text = "\n".join(sections)

@@ -99,6 +99,9 @@ def run_grid(settings: GridSettings, table: Mapping[str, Factory]) -> pd.DataFra
 
     Returns:
         the chosen cells that ran, one row each, failed ones included.
+
+    Raises:
+        InputError: a setting, a method or a source cannot be used, or there is no cell to return.
     """
     settings.check()
     methods = find_methods(settings.methods or tuple(table), table)
@@ -113,12 +116,14 @@ def run_grid(settings: GridSettings, table: Mapping[str, Factory]) -> pd.DataFra
         ]
         run_cells(cells, methods, settings.out, settings.workers)
     kept = read_results(settings.out)
-    with replacing(settings.out / "results.csv") as temporary:
-        kept.to_csv(temporary, index=False)
     chosen = kept["method"].isin(methods) & kept["protocol"].isin(settings.protocols)
     chosen &= kept["seed"].isin(settings.seeds)
     if sets:
         chosen &= kept["set"].isin(sets)
+    if not chosen.any():
+        raise InputError(f"{settings.out} holds none of these cells; run without --tables-only.")
+    with replacing(settings.out / "results.csv") as temporary:
+        kept.to_csv(temporary, index=False)
     return kept[chosen]
 
 

@@ -148,6 +148,7 @@ def test_bad_settings_are_refused(settings, tmp_path):
         "did you mean first": replace(settings, methods=("frist",)),
         "workers": replace(settings, workers=0),
         "seed": replace(settings, seeds=(-1,)),
+        "holds none": replace(settings, tables_only=True),
         "no .npz": replace(settings, data=(str(tmp_path / "empty"),)),
     }
     for words, bad in refused.items():
