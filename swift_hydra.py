@@ -23,7 +23,8 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         timesteps: env steps a round.
         synthetic_weight: share in [0, 1) of the anomalies' training weight that found rows get.
         contamination: share of the rows labelled 0 that `predict` shall call anomalies, which sets
-            `threshold_`; by default the threshold is the detector's own.
+            `threshold_`; by default the threshold is the detector's own. It means little for tree
+            ensembles, which remember the rows that they were trained on.
         random_state: seed of everything drawn.
         progress: show a progress bar.
 

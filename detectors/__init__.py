@@ -60,11 +60,11 @@ def load(id: str, folder: Path | str) -> "Detector":
     return (backend if issubclass(backend, Detector) else AdaptedDetector).load(folder)
 
 
-def check_detector(id: str, **kwargs: Any) -> list[str]:
+def check_detector(id: str, *rows: Any, **kwargs: Any) -> list[str]:
     """Say what is wrong with the backend `id`, one sentence a fault; see `detectors.check`."""
     from detectors.check import check_detector
 
-    return check_detector(id, **kwargs)
+    return check_detector(id, *rows, **kwargs)
 
 
 __all__ = ["check_detector", "ids", "load", "make", "register", "registry"]

@@ -30,32 +30,45 @@ class Trial:
         return self.make().fit(self.X.copy(), self.y.copy())
 
 
-def check_detector(id: str, **kwargs: Any) -> list[str]:
+def check_detector(
+    id: str, X: np.ndarray | None = None, y: np.ndarray | None = None, **kwargs: Any
+) -> list[str]:
     """Say what is wrong with the backend `id`, one plain sentence a fault; [] if nothing is.
 
-    It is made (with `kwargs`), fitted on 144 rows of 5 columns, 24 of them anomalies, and tried in
-    all that the env and the hardening loop ask of it.
+    It is made, fitted and tried in all that the env and the hardening loop ask of it.
+
+    Args:
+        id: a registered id, or `family:member`.
+        X: rows to try it on, float (n, d); by default 144 of 5 columns.
+        y: their labels, int (n,): 0, and 1 for an anomaly.
+        kwargs: arguments to make it with.
 
     Raises:
-        InputError: the id is unknown, or its class cannot be imported or made.
+        InputError: the id is unknown, or its class cannot be imported, made or used on these rows.
     """
-    rng = np.random.default_rng(0)
-    normals = rng.standard_normal((N_NORMAL, N_FEATURES))
-    anomalies = 3 * rng.standard_normal((N_ANOMALIES, N_FEATURES)) + 2
-    X, y = np.concatenate([normals, anomalies]), np.repeat([0, 1], [N_NORMAL, N_ANOMALIES])
+    if X is None or y is None:
+        X, y = made_up_rows()
 
     def make() -> Detector:
         return detectors.make(id, random_state=0, **kwargs)
 
     try:
         fitted = make().fit(X.copy(), y.copy())
-        fitted.decision_function(X)
+        fitted.decision_function(X.copy())
     except InputError:
         raise
     except Exception as error:
         return [f"{id}: fit(X, y) and decision_function(X) must work, but raised {error!r}."]
     trial = Trial(id, make, fitted, X, y)
     return [f"{id}: {fault}" for check in CHECKS for fault in faults(check, trial)]
+
+
+def made_up_rows() -> tuple[np.ndarray, np.ndarray]:
+    """Draw a round cloud of normal rows and a wider one of anomalies."""
+    rng = np.random.default_rng(0)
+    normals = rng.standard_normal((N_NORMAL, N_FEATURES))
+    anomalies = 3 * rng.standard_normal((N_ANOMALIES, N_FEATURES)) + 2
+    return np.concatenate([normals, anomalies]), np.repeat([0, 1], [N_NORMAL, N_ANOMALIES])
 
 
 def faults(check: Callable[[Trial], Iterator[str]], trial: Trial) -> list[str]:
@@ -147,8 +160,8 @@ def refuses_bad_rows(trial: Trial) -> Iterator[str]:
 
 
 CHECKS = [
-    scores_rows,
     keeps_its_input,
+    scores_rows,
     is_reproducible,
     leaves_the_global_seed,
     learns_found_rows,
