@@ -79,7 +79,7 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             ValueError: non-finite values, one class only or more than two.
             InputError: an unknown detector, generator or agent.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = validate_data(self, X, y, dtype=np.float64, force_writeable=True)
         self.classes_, labels = encode_labels(y)
         settings = HardeningSettings(
             detector=self.detector,

@@ -94,7 +94,9 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,)."""
         check_is_fitted(self)
-        return self._log_odds(validate_data(self, X, reset=False, dtype=np.float64))
+        return self._log_odds(
+            validate_data(self, X, reset=False, dtype=np.float64, force_writeable=True)
+        )
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the probabilities of normal and of anomaly, float64 (n, 2)."""
@@ -137,7 +139,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         synthetic: np.ndarray | None,
         reset: bool,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        X, y = validate_data(self, X, y, reset=reset, dtype=np.float64)
+        X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, force_writeable=True)
         classes, encoded = encode_labels(y)
         if reset:
             self.classes_ = classes
