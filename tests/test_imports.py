@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ORDER = ["common", "data", "generators", "detectors", "envs", "agents", "swift_hydra", "train"]
+ORDER = [
+    "common",
+    "data",
+    "generators",
+    "detectors",
+    "envs",
+    "agents",
+    "swift_hydra",
+    "train",
+    "benchmarks",
+]
 MAY_NOT_MEET = {("detectors", "generators"), ("generators", "detectors"), ("evaluate", "train")}
 
 
@@ -40,7 +50,9 @@ def test_imports_point_down(path):
         assert (own, other) not in MAY_NOT_MEET, f"{path} imports {other}"
 
 
-@pytest.mark.parametrize("module", ["detectors", "generators", "train", "evaluate"])
+@pytest.mark.parametrize(
+    "module", ["detectors", "generators", "train", "evaluate", "benchmarks.algorithms"]
+)
 def test_import_is_light(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
