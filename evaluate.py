@@ -1,16 +1,20 @@
 """Attack a detector in an env, and score it on held-out rows before and after hardening.
 
 python evaluate.py --env-id LatentAnomaly-v0
+python evaluate.py --compare runs/first runs/second
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+import detectors
 from common.errors import run_command
 from common.files import write_json
+from common.registry import load_plugins
+from envs import FLAGSHIP, env_id
 
 if TYPE_CHECKING:
     from agents.runs import Run
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 N_LANES = 64
 DEFAULT_DATA = "digits"
 DEFAULT_PROTOCOL = "unseen"
+ENV_IDS = [FLAGSHIP, *map(env_id, detectors.ids()), "LatentAnomaly/<detector>-v0", "module:id"]
 
 
 @dataclass(frozen=True)
@@ -30,25 +35,47 @@ class EvaluateConfig:
         runs: folder that run folders are looked for in.
         episodes: episodes that each algorithm plays at least.
         seed: of the episodes.
-        json: file to write the figures to.
+        json: file to write the figures to, the time that scoring takes among them.
+        compare: two run folders or more to put side by side, instead of attacking one.
+        plugin: modules to import first, which register detectors or generators of their own.
     """
 
-    env_id: str = "LatentAnomaly-v0"
+    env_id: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(ENV_IDS) + "}")] = FLAGSHIP
     run: Path | None = None
     runs: Path = Path("runs")
     episodes: int = 512
     seed: int = 0
     json: Path | None = None
+    compare: tuple[Path, ...] = ()
+    plugin: tuple[str, ...] = ()
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Print the two tables and return their figures."""
+    """Print the tables and return their figures."""
+    load_plugins(config.plugin)
+    figures = compared(config.compare) if config.compare else attacked(config)
+    if config.json is not None:
+        write_json(config.json, figures)
+    return figures
+
+
+def compared(folders: tuple[Path, ...]) -> dict[str, Any]:
+    """Print runs side by side and return their figures."""
+    from agents.comparison import compare, comparison_text
+
+    comparison = compare(folders)
+    print(comparison_text(comparison))
+    return comparison
+
+
+def attacked(config: EvaluateConfig) -> dict[str, Any]:
+    """Attack a run's detector, or the default one; print two tables and return their figures."""
     from agents.report import DETECTION_COLUMNS, ROLLOUT_COLUMNS, format_table
     from agents.runs import find_run, open_run
-    from envs.registration import FLAGSHIP, backend_of
+    from envs.registration import find_env
 
-    backend = backend_of(config.env_id)
-    wanted = None if config.env_id == FLAGSHIP else backend
+    name, backend = find_env(config.env_id)
+    wanted = None if name == FLAGSHIP else backend
     run = open_run(config.run, wanted) if config.run else find_run(config.runs, wanted)
     if run is None:
         print(f"No run in {config.runs}: playing the controls on {DEFAULT_DATA}, unhardened.\n")
@@ -56,17 +83,17 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         print(f"Run {run.folder}\n")
     figures: dict[str, Any] = {
         "run": None if run is None else str(run.folder),
-        "env": play(config, run),
+        "env": play(name, config, run),
         "detection": detection(backend, run),
     }
-    print(format_table(f"in {config.env_id}", figures["env"], ROLLOUT_COLUMNS), end="\n\n")
+    print(format_table(f"in {name}", figures["env"], ROLLOUT_COLUMNS), end="\n\n")
     print(format_table("on held-out rows", figures["detection"], DETECTION_COLUMNS))
-    if config.json is not None:
-        write_json(config.json, figures)
     return figures
 
 
-def play(config: EvaluateConfig, run: "Run | None") -> dict[str, dict[str, float | None]]:
+def play(
+    name: str, config: EvaluateConfig, run: "Run | None"
+) -> dict[str, dict[str, float | None]]:
     """Let the run's agent and the controls play; return their measures by name."""
     import gymnasium as gym
 
@@ -78,13 +105,13 @@ def play(config: EvaluateConfig, run: "Run | None") -> dict[str, dict[str, float
         if run is None
         else {"run": str(run.folder)}
     )
-    arena = Arena(gym.make_vec(config.env_id, N_LANES, **where))
+    arena = Arena(gym.make_vec(name, N_LANES, **where))
     measures = {}
     if run is not None:
-        name, agent = load_agent(run.folder / "policy", arena.env, config.seed)
-        measures[name] = arena.play(agent, config.episodes, config.seed)
-    for name in arena.controls():
-        measures[name] = arena.play_control(name, config.episodes, config.seed)
+        algo, agent = load_agent(run.folder / "policy", arena.env, config.seed)
+        measures[algo] = arena.play(agent, config.episodes, config.seed)
+    for algo in arena.controls():
+        measures[algo] = arena.play_control(algo, config.episodes, config.seed)
     return measures
 
 

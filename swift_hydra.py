@@ -4,10 +4,12 @@ from typing import Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from agents.hardening import harden
 from agents.settings import HardeningSettings
+from common.labels import encode_labels
 
 
 class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -20,6 +22,9 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         rounds: rounds of search and retraining.
         timesteps: env steps a round.
         synthetic_weight: share in [0, 1) of the anomalies' training weight that found rows get.
+        contamination: share of the rows labelled 0 that `predict` shall call anomalies, which sets
+            `threshold_`; by default the threshold is the detector's own. It means little for tree
+            ensembles, which remember the rows that they were trained on.
         random_state: seed of everything drawn.
         progress: show a progress bar.
 
@@ -29,8 +34,11 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         bank_: synthetic anomalies that the detector was trained on, float64 (m, d), in the units
             of the rows given to `fit`.
         history_: one dict a round: queries, bypasses, successes, bank size and more.
-        classes_: array([0, 1]).
+        classes_: the two labels.
         threshold_: score above which `predict` returns 1.
+        decision_scores_: scores of the given rows, float64 (n,), as in PyOD.
+        labels_: 1 for each given row whose score exceeds the threshold, int (n,), as in PyOD.
+        feature_names_in_: column names, where the rows were a data frame.
     """
 
     def __init__(
@@ -41,6 +49,7 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         rounds: int = 4,
         timesteps: int = 10_000,
         synthetic_weight: float = 0.5,
+        contamination: float | None = None,
         random_state: int = 0,
         progress: bool = False,
     ) -> None:
@@ -50,19 +59,28 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.rounds = rounds
         self.timesteps = timesteps
         self.synthetic_weight = synthetic_weight
+        self.contamination = contamination
         self.random_state = random_state
         self.progress = progress
+
+    def __sklearn_tags__(self) -> Tags:
+        """Tell scikit-learn that there are two classes."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """Train and harden on rows `X`, float (n, d), and labels `y`, int (n,).
 
-        Labels are 1 for a known anomaly and 0 for everything else; both must occur.
+        Labels are 1 for a known anomaly and 0 for everything else; both must occur. Of any other
+        two labels the higher one is the anomaly.
 
         Raises:
-            ValueError: non-finite values, one class only, labels other than 0 and 1.
+            ValueError: non-finite values, one class only or more than two.
             InputError: an unknown detector, generator or agent.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64)
+        X, y = validate_data(self, X, y, dtype=np.float64, force_writeable=True)
+        self.classes_, labels = encode_labels(y)
         settings = HardeningSettings(
             detector=self.detector,
             generator=self.generator,
@@ -71,10 +89,15 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             timesteps=self.timesteps,
             synthetic_weight=self.synthetic_weight,
         )
-        hardened = harden(X, y.astype(int), settings, self.random_state, self.progress)
+        hardened = harden(X, labels, settings, self.random_state, self.progress)
         self.detector_, self.unhardened_ = hardened.scenario.detector, hardened.unhardened
         self.bank_, self.history_ = hardened.scenario.bank, hardened.history
-        self.classes_, self.threshold_ = self.detector_.classes_, self.detector_.threshold_
+        self.decision_scores_ = self.detector_.decision_function(X)
+        self.threshold_ = self.detector_.threshold_
+        if self.contamination is not None:
+            normal = self.decision_scores_[labels == 0]
+            self.threshold_ = float(np.quantile(normal, 1 - self.contamination))
+        self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
@@ -88,5 +111,6 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self.detector_.predict_proba(validate_data(self, X, reset=False))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return 1 where the score exceeds `threshold_`, else 0; int (n,)."""
-        return (self.decision_function(X) > self.threshold_).astype(int)
+        """Return 1 where the score exceeds `threshold_`, else 0, or the labels in their stead."""
+        anomalous = self.decision_function(X) > self.threshold_
+        return self.classes_[anomalous.astype(int)]

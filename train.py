@@ -9,11 +9,21 @@ import tempfile
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+import detectors
+import generators
+from agents.algorithms import ALGORITHMS
 from agents.settings import HardeningSettings
 from common.errors import run_command
+from common.registry import load_plugins
+
+
+def choice(names: list[str]) -> object:
+    """Show the names that an option takes in --help; others that a plugin brings are taken too."""
+    return tyro.conf.arg(metavar="{" + ",".join(names) + "}")
 
 
 @dataclass(frozen=True)
@@ -26,13 +36,18 @@ class TrainConfig(HardeningSettings):
         protocol: full, few or unseen: which training anomalies are labelled, which are held out.
         seed: of the split, the models and the search.
         out: folder that run folders are written into.
+        plugin: modules to import first, which register detectors or generators of their own.
     """
 
+    detector: Annotated[str, choice(detectors.registry.choices())] = "mamba-moe"
+    generator: Annotated[str, choice(generators.registry.choices())] = "cvae"
+    algo: Annotated[str, choice([*ALGORITHMS, "module:Class"])] = "ppo"
     data: str = "digits"
     label_column: str = "label"
     protocol: str = "unseen"
     seed: int = 0
     out: Path = Path("runs")
+    plugin: tuple[str, ...] = ()
 
 
 def train(config: TrainConfig) -> Path:
@@ -44,6 +59,7 @@ def train(config: TrainConfig) -> Path:
     from agents.runs import write_run
     from data import load, split
 
+    load_plugins(config.plugin)
     table = load(config.data, config.label_column)
     halves = split(table, config.protocol, config.seed)
     print(

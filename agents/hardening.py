@@ -1,5 +1,6 @@
 """The hardening loop: search, retrain, refresh, repeat; then train the detector anew."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -72,6 +73,12 @@ def harden(
     ).fit(X, y)
     detector_seed = draw_seed(rng)
     unhardened = make_detector(settings, detector_seed).fit(X, y)
+    if not unhardened.trainable:
+        warnings.warn(
+            f"{settings.detector} can only be queried: it is attacked, and what bypasses it is kept"
+            " in the bank, but it is not retrained.",
+            stacklevel=2,
+        )
     scenario = Scenario.assemble(X, y, generator, unhardened, draw_seed(rng))
     bank = background_bank(scenario, settings.n_background, rng)
     live = make_detector(settings, detector_seed).fit(

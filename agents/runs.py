@@ -34,10 +34,10 @@ class Run:
 
     def detectors(self) -> dict[str, Detector]:
         """Load the detector before and after hardening."""
-        backend = detectors.registry.load(self.config["detector"])
+        folders = {"before hardening": "unhardened", "after hardening": "detector"}
         return {
-            "before hardening": backend.load(self.folder / "unhardened"),
-            "after hardening": backend.load(self.folder / "detector"),
+            when: detectors.load(self.config["detector"], self.folder / name)
+            for when, name in folders.items()
         }
 
 

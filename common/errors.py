@@ -1,6 +1,7 @@
 """The one exception for input a user can mend, and how a command line reports it."""
 
 import sys
+import warnings
 from collections.abc import Callable
 
 
@@ -9,7 +10,11 @@ class InputError(ValueError):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command line; an `InputError` becomes one line on stderr and exit code 2."""
+    """Run a command line; an `InputError` becomes one line on stderr and exit code 2.
+
+    A warning becomes one line on stderr, too.
+    """
+    warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
     try:
         main()
     except InputError as error:

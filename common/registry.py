@@ -2,8 +2,9 @@
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
 from common.errors import InputError
@@ -30,6 +31,18 @@ def load_attribute(entry_point: str) -> Any:
         ) from error
 
 
+def load_plugins(modules: Iterable[str]) -> None:
+    """Import modules that register something; raise `InputError` where one does not import."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(
+                f"Cannot import the plugin {module!r} ({error}); install it, or add its folder to"
+                " PYTHONPATH."
+            ) from error
+
+
 @dataclass(frozen=True)
 class Spec:
     """One registered constructor: where its class lives and its default arguments."""
@@ -39,12 +52,39 @@ class Spec:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 
-class Registry(Generic[T]):
-    """Maps ids to constructors that are imported only when made."""
+@dataclass(frozen=True)
+class Family:
+    """Ids of the form `prefix:member` that need no registration of their own.
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    Attributes:
+        form: how a member is written, for people.
+        resolve: maps a member to its entry point and default arguments.
+        members: lists the members that can be told without importing them.
+    """
+
+    form: str
+    resolve: Callable[[str], tuple[str, dict[str, Any]]]
+    members: Callable[[], list[str]] = list
+
+
+class Registry(Generic[T]):
+    """Maps ids to constructors that are imported only when made.
+
+    Args:
+        kind: what is registered, for error sentences.
+        group: entry-point group through which other packages register; an entry point's name is
+            the id, its value the `module:Class`.
+    """
+
+    def __init__(self, kind: str, group: str) -> None:
+        self.kind, self.group = kind, group
         self.specs: dict[str, Spec] = {}
+        self.families: dict[str, Family] = {}
+
+    def register_entry_points(self) -> None:
+        """Register what installed packages offer."""
+        for entry_point in entry_points(group=self.group):
+            self.register(entry_point.name, entry_point.value)
 
     def register(self, id: str, entry_point: str, kwargs: dict[str, Any] | None = None) -> None:
         """Register `id` as `module:Class`; the same registration twice is harmless.
@@ -60,9 +100,16 @@ class Registry(Generic[T]):
 
     def spec(self, id: str) -> Spec:
         """Return the spec of `id`; raise `InputError` with near misses where it is unknown."""
-        if id not in self.specs:
-            raise unknown(self.kind, id, self.specs)
-        return self.specs[id]
+        if id in self.specs:
+            return self.specs[id]
+        prefix, _, member = id.partition(":")
+        if prefix in self.families and member:
+            return Spec(id, *self.families[prefix].resolve(member))
+        raise unknown(self.kind, id, self.choices())
+
+    def choices(self) -> list[str]:
+        """Return the registered ids and the forms of the families, for people."""
+        return [*self.specs, *(family.form for family in self.families.values())]
 
     def load(self, id: str) -> type[T]:
         """Import and return the class registered as `id`."""

@@ -1,19 +1,21 @@
 """Score rows: the `Detector` interface, its registry and the backends.
 
-Further packages register backends through the entry-point group `swift_hydra.detectors`: each
-entry point's name is the id, its value the `module:Class`.
+Further backends are registered by `register`, or by packages through the entry-point group
+`swift_hydra.detectors`. A class needs `fit(X, y)` and `decision_function(X)` only; `make` supplies
+the rest of `detectors.base.Detector`.
 """
 
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from common.registry import Registry
+from detectors.families import FAMILIES
 
 if TYPE_CHECKING:
     from detectors.base import Detector
 
-registry: "Registry[Detector]" = Registry("detector")
-register, make, ids = registry.register, registry.make, registry.ids
+registry: "Registry[Any]" = Registry("detector", "swift_hydra.detectors")
+register, ids = registry.register, registry.ids
 
 register("mamba-moe", "detectors.mamba_moe:MambaMoEDetector")
 register(
@@ -23,7 +25,46 @@ register(
 )
 register("extra-trees", "detectors.trees:ExtraTreesDetector")
 register("catboost", "detectors.trees:CatBoostDetector")
-for entry_point in entry_points(group="swift_hydra.detectors"):
-    register(entry_point.name, entry_point.value)
+registry.families |= FAMILIES
+registry.register_entry_points()
 
-__all__ = ["ids", "make", "register", "registry"]
+
+def make(id: str, **kwargs: Any) -> "Detector":
+    """Construct the backend `id`, `kwargs` overriding its registered arguments.
+
+    A class that is no `Detector` is wrapped in `detectors.adapter.AdaptedDetector`.
+
+    Raises:
+        InputError: the id is unknown, or its class cannot be imported or used.
+    """
+    from detectors.adapter import AdaptedDetector
+    from detectors.base import Detector
+
+    backend = registry.load(id)
+    if issubclass(backend, Detector):
+        return registry.make(id, **kwargs)
+    seed = kwargs.pop("random_state", 0)
+    return AdaptedDetector(id, kwargs, seed)
+
+
+def load(id: str, folder: Path | str) -> "Detector":
+    """Read a fitted backend `id` from the `folder` that it was saved to.
+
+    Raises:
+        InputError: the id is unknown, or the folder's files are missing or broken.
+    """
+    from detectors.adapter import AdaptedDetector
+    from detectors.base import Detector
+
+    backend = registry.load(id)
+    return (backend if issubclass(backend, Detector) else AdaptedDetector).load(folder)
+
+
+def check_detector(id: str, *rows: Any, **kwargs: Any) -> list[str]:
+    """Say what is wrong with the backend `id`, one sentence a fault; see `detectors.check`."""
+    from detectors.check import check_detector
+
+    return check_detector(id, *rows, **kwargs)
+
+
+__all__ = ["check_detector", "ids", "load", "make", "register", "registry"]

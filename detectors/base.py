@@ -6,7 +6,15 @@ from typing import Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils import Tags
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from common.labels import encode_labels
 
 
 class Detector(ClassifierMixin, BaseEstimator, ABC):
@@ -14,13 +22,27 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
 
     The score is the log-odds that a row is an anomaly, so `predict_proba` is its logistic function
     and `threshold_` is 0, where both classes are equally likely. Labels are 1 for a known anomaly
-    and 0 for everything else. Constructor arguments are the settings, as in scikit-learn.
+    and 0 for everything else; of any other two labels the higher one is the anomaly. Constructor
+    arguments are the settings, as in scikit-learn.
 
-    Attributes after `fit`: `classes_` ([0, 1]), `n_features_in_`, `threshold_`.
+    Attributes after `fit`: `classes_` (the two labels), `n_features_in_`, `feature_names_in_` where
+    the rows were a data frame, `threshold_`, and as in PyOD `decision_scores_` and `labels_`, the
+    scores of the training rows and whether they exceed `threshold_`. After `load` the labels are 0
+    and 1, and the names are not known.
+
+    `trainable` is False where a backend can be queried but not retrained.
     """
 
+    trainable = True
     threshold_: float
     n_features_in_: int
+    classes_: np.ndarray
+
+    def __sklearn_tags__(self) -> Tags:
+        """Tell scikit-learn that there are two classes."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
 
     def fit(
         self,
@@ -33,18 +55,17 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
 
         Args:
             X: rows, float (n, d).
-            y: labels, int (n,) in {0, 1}, both present.
+            y: labels (n,), 0 and 1, both present.
             sample_weight: weights, float (n,); by default both classes weigh the same in sum.
             synthetic: which rows were generated, bool (n,); by default none. Backends may use it.
 
         Raises:
-            ValueError: non-finite values, mismatched lengths, labels other than 0 and 1.
+            ValueError: non-finite values, mismatched lengths, one label or more than two.
         """
         checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
-        self.classes_ = np.array([0, 1])
         self.threshold_ = 0.0
         self._fit(*checked)
-        return self
+        return self._score_training_rows(checked[0])
 
     def partial_fit(
         self,
@@ -52,16 +73,30 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         y: np.ndarray,
         sample_weight: np.ndarray | None = None,
         synthetic: np.ndarray | None = None,
+        classes: np.ndarray | None = None,
     ) -> Self:
-        """Go on training on all rows that shall count, old and new; arguments as in `fit`."""
-        check_is_fitted(self)
-        self._partial_fit(*self._check_training(X, y, sample_weight, synthetic, reset=False))
+        """Go on training on all rows that shall count, old and new; arguments as in `fit`.
+
+        Before the first `fit` this is `fit`. `classes` is there for scikit-learn; both labels are
+        in `y`.
+        """
+        if not hasattr(self, "classes_"):
+            return self.fit(X, y, sample_weight, synthetic)
+        checked = self._check_training(X, y, sample_weight, synthetic, reset=False)
+        self._partial_fit(*checked)
+        return self._score_training_rows(checked[0])
+
+    def _score_training_rows(self, X: np.ndarray) -> Self:
+        self.decision_scores_ = self._log_odds(X)
+        self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
         return self
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,)."""
         check_is_fitted(self)
-        return self._log_odds(validate_data(self, X, reset=False, dtype=np.float64))
+        return self._log_odds(
+            validate_data(self, X, reset=False, dtype=np.float64, force_writeable=True)
+        )
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the probabilities of normal and of anomaly, float64 (n, 2)."""
@@ -69,8 +104,9 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         return np.column_stack([1 - anomaly, anomaly])
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return 1 where the score exceeds `threshold_`, else 0; int (n,)."""
-        return (self.decision_function(X) > self.threshold_).astype(int)
+        """Return 1 where the score exceeds `threshold_`, else 0, or the labels in their stead."""
+        anomalous = self.decision_function(X) > self.threshold_
+        return self.classes_[anomalous.astype(int)]
 
     @abstractmethod
     def save(self, folder: Path | str) -> None:
@@ -99,20 +135,28 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         self,
         X: np.ndarray,
         y: np.ndarray,
-        weight: np.ndarray | None,
+        sample_weight: np.ndarray | None,
         synthetic: np.ndarray | None,
         reset: bool,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        X, y = validate_data(self, X, y, reset=reset, dtype=np.float64)
-        y = y.astype(int)
-        if set(np.unique(y)) != {0, 1}:
-            raise ValueError(
-                f"A detector learns from labels 0 and 1, both present; got {np.unique(y).tolist()}."
+        X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, force_writeable=True)
+        classes, encoded = encode_labels(y)
+        if reset:
+            self.classes_ = classes
+        elif not np.array_equal(classes, self.classes_):
+            raise ValueError(f"The labels were {self.classes_} in fit, but now are {classes}.")
+        weight = (
+            balanced_weights(encoded)
+            if sample_weight is None
+            else _check_sample_weight(
+                sample_weight, X, ensure_non_negative=True, allow_all_zero_weights=False
             )
-        weight = balanced_weights(y) if weight is None else np.asarray(weight, np.float64)
+        )
+        if (np.bincount(encoded, weight) == 0).any():
+            raise ValueError("All rows of one class have the weight 0; a detector needs both.")
         synthetic = np.zeros(len(y), bool) if synthetic is None else np.asarray(synthetic, bool)
-        check_consistent_length(X, weight, synthetic)
-        return X, y, weight, synthetic
+        check_consistent_length(X, synthetic)
+        return X, encoded, weight, synthetic
 
 
 def balanced_weights(y: np.ndarray) -> np.ndarray:

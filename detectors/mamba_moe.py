@@ -23,7 +23,6 @@ SCORING_BATCH = 8192
 N_HEADS = 2
 KNOWN, NOVEL = range(N_HEADS)
 NOVEL_HEAD_WEIGHT = 0.25
-NORMAL_QUANTILE = 0.9
 MIN_EXPERTS, MAX_EXPERTS = 4, 16
 
 
@@ -117,7 +116,7 @@ class MambaMoE(nn.Module):
 
         A row is normal if all parts agree that it is (a noisy or): its log-probability of being
         normal is the sum of theirs, those of novelty weighted by `novelty_share`. `offset` moves
-        the log-odds so that 0 is the 90th percentile of the training rows labelled 0.
+        the log-odds so that a share of the training rows labelled 0, `contamination`, is above 0.
         """
         encoded = self.encoding(X)
         mixed = torch.zeros(len(encoded), N_HEADS, device=encoded.device)
@@ -130,10 +129,10 @@ class MambaMoE(nn.Module):
         return surprise + torch.log(-torch.expm1(-surprise)) - self.offset
 
     @torch.no_grad()
-    def calibrate(self, normals: Tensor) -> None:
+    def calibrate(self, normals: Tensor, contamination: float) -> None:
         """Set the offset from training rows labelled 0, float64 (n, d) in the input's units."""
         scores = torch.cat([self(batch) for batch in normals.split(SCORING_BATCH)])
-        self.offset += scores.double().quantile(NORMAL_QUANTILE).float()
+        self.offset += scores.double().quantile(1 - contamination).float()
 
     def route(
         self, encoded: Tensor, generator: torch.Generator | None
@@ -189,6 +188,7 @@ class MambaMoEDetector(Detector):
         n_bins: piecewise-linear bins a column.
         steps: AdamW steps of `fit`; `partial_fit` takes half as many.
         learning_rate: AdamW's peak learning rate.
+        contamination: share of the training rows labelled 0 that score above `threshold_`.
         random_state: seed of weights, batches and routing noise.
         device: torch device.
         progress: show a progress bar.
@@ -204,6 +204,7 @@ class MambaMoEDetector(Detector):
         n_bins: int = 16,
         steps: int = 100,
         learning_rate: float = 3e-3,
+        contamination: float = 0.1,
         random_state: int = 0,
         device: str = "cpu",
         progress: bool = False,
@@ -216,6 +217,7 @@ class MambaMoEDetector(Detector):
         self.n_bins = n_bins
         self.steps = steps
         self.learning_rate = learning_rate
+        self.contamination = contamination
         self.random_state = random_state
         self.device = device
         self.progress = progress
@@ -282,7 +284,7 @@ class MambaMoEDetector(Detector):
             schedule.step()
             if step % 50 == 0:
                 bar.set_postfix(loss=f"{loss.item():.3f}")
-        network.eval().calibrate(torch.from_numpy(X[y == 0]))
+        network.eval().calibrate(torch.from_numpy(X[y == 0]), self.contamination)
 
     def log_odds(self, X: Tensor) -> Tensor:
         """Return the differentiable log-odds, float32 (n,), of rows, float (n, d)."""

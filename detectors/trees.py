@@ -1,60 +1,32 @@
 """Tree ensembles as black boxes: they are refitted, and only their probability is seen."""
 
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-import torch
 from catboost import CatBoostClassifier
 from sklearn.ensemble import ExtraTreesClassifier
 
-from common.files import read_json, write_json
-from common.weights import load_weights, save_weights
-from detectors.base import Detector
-
-SMALLEST_PROBABILITY = 1e-3
+from detectors.refitted import RefittedDetector, probability_log_odds
 
 
-class RefittedDetector(Detector):
-    """A classifier without warm start: `partial_fit` is `fit` on the rows that shall count.
-
-    It is saved as its settings and training rows, and fitted anew when loaded: no pickle.
-    """
+class TreesDetector(RefittedDetector):
+    """A classifier of rows, of which only the probability is used."""
 
     def make_classifier(self) -> Any:
         """Return an unfitted classifier with `fit(X, y, sample_weight)` and `predict_proba`."""
         raise NotImplementedError
 
-    def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
-        self.training_rows_ = {"X": X, "y": y, "weight": weight}
-        self.classifier_ = self.make_classifier().fit(X, y, sample_weight=weight)
-
-    def _partial_fit(
+    def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        self._fit(X, y, weight, synthetic)
+        self.classifier_ = self.make_classifier().fit(X, y, sample_weight=weight)
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
         # CatBoost marks the array that it is given as read-only; a view takes the mark.
-        probability = self.classifier_.predict_proba(X.view())[:, 1]
-        probability = probability.clip(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-        return np.log(probability / (1 - probability))
-
-    def save(self, folder: Path | str) -> None:
-        """Write `settings.json` and the training rows, `rows.safetensors`."""
-        write_json(Path(folder) / "settings.json", self.get_params())
-        rows = {name: torch.from_numpy(values) for name, values in self.training_rows_.items()}
-        save_weights(Path(folder) / "rows.safetensors", rows)
-
-    @classmethod
-    def load(cls, folder: Path | str) -> Self:
-        """Fit again on the rows that `save` wrote, with the same settings and seed."""
-        detector = cls(**read_json(Path(folder) / "settings.json"))
-        rows = load_weights(Path(folder) / "rows.safetensors")
-        return detector.fit(rows["X"].numpy(), rows["y"].numpy(), rows["weight"].numpy())
+        return probability_log_odds(self.classifier_.predict_proba(X.view())[:, 1])
 
 
-class ExtraTreesDetector(RefittedDetector):
+class ExtraTreesDetector(TreesDetector):
     """scikit-learn's `ExtraTreesClassifier`; arguments are that class's own."""
 
     def __init__(
@@ -69,7 +41,7 @@ class ExtraTreesDetector(RefittedDetector):
         return ExtraTreesClassifier(**self.get_params())
 
 
-class CatBoostDetector(RefittedDetector):
+class CatBoostDetector(TreesDetector):
     """`catboost.CatBoostClassifier`; arguments are that class's own."""
 
     def __init__(

@@ -1,6 +1,7 @@
 """Registers the env ids with Gymnasium: the flagship's, and one for every detector backend."""
 
 import importlib
+import re
 
 import gymnasium as gym
 
@@ -10,43 +11,88 @@ from common.registry import unknown
 
 MAX_EPISODE_STEPS = 8
 FLAGSHIP = "LatentAnomaly-v0"
+FLAGSHIP_BACKEND = "mamba-moe"
+NAMESPACE = "LatentAnomaly"
 ENTRY_POINT = "envs.latent_anomaly:LatentAnomalyEnv"
+FORM = re.compile(rf"(?:(?P<module>[\w.]+):)?(?P<name>{NAMESPACE}(?:/(?P<backend>.+))?-v\d+)")
 
 
 def env_id(detector: str) -> str:
-    """Return the id of the env that attacks the backend `detector`."""
-    return f"LatentAnomaly/{detector}-v0"
+    """Return the id of the env that attacks the backend `detector`, and register it.
+
+    Gymnasium takes a colon for the end of a module's name and allows no slash in an env's, so `:`
+    becomes `.` and anything else but letters, digits, `_`, `.` and `-` becomes `-`:
+    `pyod:LOF` is attacked in `LatentAnomaly/pyod.LOF-v0`.
+    """
+    allowed = re.sub(r"[^\w.-]", "-", detector.replace(":", "."))
+    name = f"{NAMESPACE}/{allowed}-v0"
+    register(name, detector)
+    return name
 
 
 def register_envs() -> None:
-    """Register every id that is not registered yet; calling it again is harmless."""
-    backends = {FLAGSHIP: "mamba-moe", **{env_id(name): name for name in detectors.ids()}}
-    for name, backend in backends.items():
-        if name not in gym.registry:
-            gym.register(
-                name,
-                entry_point=ENTRY_POINT,
-                vector_entry_point="envs.vector:LatentAnomalyVectorEnv",
-                max_episode_steps=MAX_EPISODE_STEPS,
-                kwargs={"detector": backend},
-            )
+    """Register every id that is not registered yet; calling it again is harmless.
+
+    Members of a family have an id at once where they can be told without importing them (`pyod:`),
+    the others (`sklearn:`, `onnx:`) from the first call of `env_id` on.
+    """
+    register(FLAGSHIP, FLAGSHIP_BACKEND)
+    members = [name for family in detectors.registry.families.values() for name in family.members()]
+    for backend in [*detectors.ids(), *members]:
+        env_id(backend)
 
 
-def backend_of(id: str) -> str:
-    """Return the id of the backend that the env `id`, or `module:id`, attacks by default.
+def register(name: str, backend: str) -> None:
+    """Register the env `name` with Gymnasium, unless it is."""
+    if name not in gym.registry:
+        gym.register(
+            name,
+            entry_point=ENTRY_POINT,
+            vector_entry_point="envs.vector:LatentAnomalyVectorEnv",
+            max_episode_steps=MAX_EPISODE_STEPS,
+            kwargs={"detector": backend},
+        )
+
+
+def find_env(id: str) -> tuple[str, str]:
+    """Find the env that a user named, by a registered id, as `module:id` or by its backend's id.
+
+    `LatentAnomaly/pyod:LOF-v0` is thus taken for `LatentAnomaly/pyod.LOF-v0`.
+
+    Returns:
+        the id that Gymnasium knows, and the id of the backend that the env attacks by default.
 
     Raises:
         InputError: the id is not registered, its module does not import, or it is another kind of
             env.
     """
-    register_envs()
-    module, _, name = id.rpartition(":")
+    module, name, backend = parse(id)
     if module:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise InputError(f"Cannot import {module!r} for --env-id {id} ({error}).") from error
+        import_module(module, id)
+    register_envs()
     ours = {key: spec for key, spec in gym.registry.items() if spec.entry_point == ENTRY_POINT}
+    family = re.fullmatch(r"(\w+)[:.](.+)", backend)
+    if name not in ours and family and family[1] in detectors.registry.families:
+        member = f"{family[1]}:{family[2]}"
+        detectors.registry.load(member)
+        return env_id(member), member
     if name not in ours:
         raise unknown("env id", name, ours)
-    return ours[name].kwargs["detector"]
+    return name, ours[name].kwargs.get("detector", FLAGSHIP_BACKEND)
+
+
+def parse(id: str) -> tuple[str, str, str]:
+    """Split `module:id` into module, id and backend, each empty where it is not there."""
+    match = FORM.fullmatch(id)
+    if match is None:
+        module, _, name = id.rpartition(":")
+        return module, name, ""
+    return match["module"] or "", match["name"], match["backend"] or ""
+
+
+def import_module(module: str, id: str) -> None:
+    """Import the module of `module:id`; raise `InputError` where it does not import."""
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"Cannot import {module!r} for --env-id {id} ({error}).") from error

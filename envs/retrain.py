@@ -7,6 +7,8 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 
+from common.errors import InputError
+from detectors.base import Detector
 from detectors.replay import retrained
 from envs.core import LatentCore
 
@@ -21,11 +23,15 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
     Args:
         env: a `LatentAnomalyEnv`, wrapped or not.
         retrain_every: finished episodes with a success between two retrainings.
+
+    Raises:
+        InputError: the env's detector can only be queried.
     """
 
     def __init__(self, env: gym.Env, retrain_every: int = 1) -> None:
         RecordConstructorArgs.__init__(self, retrain_every=retrain_every)
         gym.Wrapper.__init__(self, env)
+        require_trainable(self.core.detector)
         self.retrain_every = retrain_every
         self.found: list[np.ndarray] = []
         self.n_episodes = 0
@@ -65,11 +71,16 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
         retrain_every: successful episodes between two retrainings; None leaves it to the caller
             of `retrain`.
         top_l: successes, those of highest return, that a retraining keeps.
+
+    Raises:
+        InputError: the env's detector can only be queried, and `retrain_every` is no None.
     """
 
     def __init__(self, env: VectorEnv, retrain_every: int | None = 256, top_l: int = 256) -> None:
         super().__init__(env)
         self.retrain_every, self.top_l = retrain_every, top_l
+        if retrain_every is not None:
+            require_trainable(self.core.detector)
         self._forget()
 
     @property
@@ -116,9 +127,19 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
 
 
 def retrain(core: LatentCore, found: np.ndarray) -> None:
-    """Add `found`, float64 (m, d), to the core's bank and retrain its detector with replay."""
+    """Add `found`, float64 (m, d), to the core's bank and retrain its detector with replay.
+
+    A detector that can only be queried stays as it is.
+    """
     scenario = core.scenario
     core.remember(found)
-    core.replace_detector(
-        retrained(core.detector, scenario.X, scenario.y, core.bank, scenario.synthetic_weight)
-    )
+    if core.detector.trainable:
+        core.replace_detector(
+            retrained(core.detector, scenario.X, scenario.y, core.bank, scenario.synthetic_weight)
+        )
+
+
+def require_trainable(detector: Detector) -> None:
+    """Raise `InputError` where a detector can only be queried."""
+    if not detector.trainable:
+        raise InputError(f"{detector} can only be queried: attack it without retraining it.")

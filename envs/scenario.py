@@ -90,7 +90,7 @@ def load_scenario(run: str) -> Scenario:
         rows["X_train"].numpy(),
         rows["y_train"].numpy(),
         generators.registry.load(config["generator"]).load(folder / "generator"),
-        detectors.registry.load(config["detector"]).load(folder / "detector"),
+        detectors.load(config["detector"], folder / "detector"),
         config["seed"],
     )
     return replace(scenario, bank=rows["bank"].numpy())

@@ -3,8 +3,11 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+import sb3_contrib
+import stable_baselines3
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.agent import load_agent, make_agent, save_agent
 from agents.algorithms import ALGORITHMS, find_algorithm
@@ -21,6 +24,8 @@ from envs.scenario import Scenario
 from envs.vector import LatentAnomalyVectorEnv
 
 N_LANES = 16
+DISCRETE = {"DQN", "QRDQN", "MaskablePPO"}
+CONTROLS = {"RandomAgent", "GradientAgent"}
 
 
 def make_env(scenario: Scenario) -> SB3VecEnv:
@@ -211,4 +216,14 @@ def test_every_entry_of_the_table_can_be_found():
     for algo in ALGORITHMS:
         entry_point, settings = find_algorithm(algo)
         assert ":" in entry_point
-        assert isinstance(settings, dict)
+        assert (settings == {}) == (algo in ("random", "gradient"))
+
+
+def test_every_algorithm_of_both_libraries_that_acts_in_a_box_is_in_the_table():
+    found = {
+        name
+        for library in (stable_baselines3, sb3_contrib)
+        for name, cls in vars(library).items()
+        if isinstance(cls, type) and issubclass(cls, BaseAlgorithm) and name not in DISCRETE
+    }
+    assert found == {find_algorithm(algo)[0].partition(":")[2] for algo in ALGORITHMS} - CONTROLS

@@ -120,6 +120,7 @@ def assert_one_sentence(done: subprocess.CompletedProcess, *words: str) -> None:
         (["--data", "digts"], ["did you mean digits"]),
         (["--detector", "mamba-mo"], ["did you mean mamba-moe"]),
         (["--algo", "pppo"], ["did you mean"]),
+        (["--detector", "pyod:LOFF"], ["did you mean pyod:LOF"]),
         (["--generator", "cvea"], ["did you mean cvae"]),
         (["--protocol", "unsen"], ["did you mean unseen"]),
         (["--timesteps", "0"], ["timesteps"]),
@@ -155,8 +156,57 @@ def test_unknown_env_is_one_sentence():
     assert_one_sentence(done, "did you mean LatentAnomaly-v0")
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
-def test_help_names_the_options(script):
+@pytest.mark.parametrize(
+    ("script", "names"),
+    [
+        ("train.py", ["--seed", "mamba-moe", "forest", "pyod:<Class>", "cvae", "tqc", "ars"]),
+        ("evaluate.py", ["--compare", "LatentAnomaly-v0", "LatentAnomaly/forest-v0"]),
+    ],
+)
+def test_help_lists_the_choices(script, names):
     done = command(script, "--help")
     assert done.returncode == 0
-    assert "--seed" in done.stdout
+    for name in names:
+        assert name in done.stdout
+
+
+def test_plugins_backend_is_trained_and_attacked(folder, csv):
+    """A package that this one knows nothing of, another algorithm, and two runs side by side."""
+    data = ["--data", csv, "--label-column", "fraud", "--protocol", "full", "--out", folder / "two"]
+    for algo in ("trpo", "agents.controls:RandomAgent"):
+        done = command("train.py", *data, *QUICK, "--detector", "forest", "--algo", algo)
+        assert done.returncode == 0, done.stderr
+        assert "forest on held-out rows" in done.stdout
+    where = ["--env-id", "LatentAnomaly/forest-v0", "--runs", folder / "two", "--episodes", 16]
+    first, second = (command("evaluate.py", *where) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert "in LatentAnomaly/forest-v0" in first.stdout
+    assert first.stdout == second.stdout, "the same seed must print the same tables"
+    runs = sorted((folder / "two").iterdir())
+    done = command("evaluate.py", "--compare", *runs, "--json", folder / "compared.json")
+    assert done.returncode == 0, done.stderr
+    for run in runs:
+        assert run.name in done.stdout
+    compared = json.loads((folder / "compared.json").read_text())
+    assert list(compared["settings"]) == ["algo"]
+    for run in runs:
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert compared["search"][run.name]["queries"] == metrics["history"][0]["queries"]
+        after = compared["detection"][f"{run.name}, after hardening"]
+        assert after == metrics["detection"]["after hardening"]
+    assert_one_sentence(command("evaluate.py", "--compare", runs[0]), "two run folders")
+
+
+def test_plugin_module_is_imported_first(csv, tmp_path, monkeypatch):
+    text = "import detectors\ndetectors.register('mine', 'sklearn.naive_bayes:GaussianNB')\n"
+    (tmp_path / "mine.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    data = ["--data", csv, "--label-column", "fraud", "--protocol", "full", "--out", tmp_path / "r"]
+    plugin = ["--plugin", "mine"]
+    done = command("train.py", *data, *QUICK, "--detector", "mine", *plugin)
+    assert done.returncode == 0, done.stderr
+    done = command("evaluate.py", "--runs", tmp_path / "r", "--episodes", 8, *plugin)
+    assert done.returncode == 0, done.stderr
+    done = command("evaluate.py", "--runs", tmp_path / "r", "--episodes", 8)
+    assert_one_sentence(done, "mine")
+    assert_one_sentence(command("train.py", "--plugin", "no_such_module"), "no_such_module")

@@ -25,6 +25,7 @@ QUICK = {
     "mamba": {"steps": 60},
     "extra-trees": {"n_estimators": 30},
     "catboost": {"iterations": 30},
+    "forest": {"n_estimators": 30},
 }
 BACKENDS = sorted(QUICK)
 
@@ -56,7 +57,7 @@ def test_vocabulary(fitted, rows, id):
 @pytest.mark.parametrize("id", BACKENDS)
 def test_save_and_load_keep_the_scores(fitted, rows, id, tmp_path):
     fitted[id].save(tmp_path)
-    loaded = detectors.registry.load(id).load(tmp_path)
+    loaded = detectors.load(id, tmp_path)
     np.testing.assert_allclose(
         loaded.decision_function(rows[0]), fitted[id].decision_function(rows[0]), atol=1e-6
     )
@@ -70,7 +71,7 @@ def test_broken_folder_is_one_sentence(fitted, id, tmp_path):
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(whole[: len(whole) // 2])
         with pytest.raises(InputError, match=name):
-            detectors.registry.load(id).load(tmp_path)
+            detectors.load(id, tmp_path)
         (tmp_path / name).write_bytes(whole)
 
 

@@ -16,7 +16,7 @@ import detectors
 from common.errors import InputError
 from envs import FLAGSHIP, env_id
 from envs.latent_anomaly import LatentAnomalyEnv
-from envs.registration import backend_of
+from envs.registration import find_env
 
 DATA = {"data": "wine", "protocol": "full"}
 IDS = [FLAGSHIP, *(env_id(name) for name in detectors.ids())]
@@ -145,11 +145,11 @@ def test_render_draws_a_picture(scenario):
     assert picture.std() > 0
 
 
-def test_backend_of_knows_every_id_and_suggests_near_ones():
-    assert backend_of(FLAGSHIP) == "mamba-moe"
+def test_find_env_knows_every_id_and_suggests_near_ones():
+    assert find_env(FLAGSHIP) == (FLAGSHIP, "mamba-moe")
     for name in detectors.ids():
-        assert backend_of(env_id(name)) == name
+        assert find_env(env_id(name)) == (env_id(name), name)
     with pytest.raises(InputError, match="did you mean LatentAnomaly-v0"):
-        backend_of("LatentAnomly-v0")
+        find_env("LatentAnomly-v0")
     with pytest.raises(InputError, match="no_such_module"):
-        backend_of("no_such_module:LatentAnomaly-v0")
+        find_env("no_such_module:LatentAnomaly-v0")

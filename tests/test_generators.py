@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 import generators
 from common.errors import InputError
 from common.scaling import RowScaler
+from generators.background import Background
 from generators.feasibility import FeasibilityGate, nearest_distance
 
 QUICK = {"cvae": {"latent_dim": 3, "steps": 150}, "background": {}}
@@ -88,6 +89,57 @@ def test_cvae_partial_fit_follows_new_rows(rows):
     before = error()
     generator.partial_fit(new, labels)
     assert error() < before
+
+
+@pytest.mark.parametrize("id", QUICK)
+def test_sound_generator_has_no_fault(id):
+    assert generators.check_generator(id, **QUICK[id]) == []
+
+
+class Stuck(Background):
+    def decode_scaled(self, z, y):
+        return torch.zeros_like(z)
+
+
+class Unseeded(Background):
+    def sample(self, n, rng):
+        return super().sample(n, np.random.default_rng())
+
+
+class Grows(Background):
+    def partial_fit(self, X, y):
+        super().partial_fit(X, y)
+        self.latent_dim += 1
+        return self
+
+
+class Double(Background):
+    def encode_scaled(self, scaled, y):
+        return scaled.double()
+
+
+class Unfit(Background):
+    def fit(self, X, y):
+        raise RuntimeError("out of order")
+
+
+@pytest.mark.parametrize(
+    ("cls", "sentence"),
+    [
+        (Stuck, "same row"),
+        (Unseeded, "rng"),
+        (Grows, "latent_dim"),
+        (Double, "float32"),
+        (Unfit, "out of order"),
+        (RowScaler, "subclass"),
+    ],
+)
+def test_each_fault_is_told_in_a_sentence(cls, sentence, monkeypatch):
+    monkeypatch.setattr(generators.registry, "specs", {})
+    generators.register("faulty", f"{cls.__module__}:{cls.__name__}")
+    faults = generators.check_generator("faulty")
+    assert any(sentence in fault for fault in faults), faults
+    assert all(fault.startswith("faulty: ") and fault.endswith(".") for fault in faults)
 
 
 def test_unknown_generator_is_answered_with_the_nearest():

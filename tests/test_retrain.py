@@ -59,8 +59,7 @@ def test_bank_is_feasible_labelled_anomaly_and_in_the_final_training_set(rows, r
     if detector == "recording":
         fitted_X, fitted_y, weight, synthetic = final.fitted_on
     else:
-        fitted_X, fitted_y, weight = final.training_rows_.values()
-        synthetic = np.arange(len(fitted_X)) >= len(X)
+        fitted_X, fitted_y, weight, synthetic = final.training_rows_.values()
     np.testing.assert_array_equal(fitted_X[synthetic], scenario.bank)
     assert (fitted_y[synthetic] == 1).all()
     assert (weight[synthetic] > 0).all()

@@ -1,4 +1,4 @@
-"""How a detector is hardened: the settings of the loop."""
+"""Settings: those of the hardening loop, and beside this file those of each algorithm."""
 
 from dataclasses import dataclass
 

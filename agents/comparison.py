@@ -1,0 +1,74 @@
+"""Runs side by side: where their settings differ, what they found, how their detectors score."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agents.report import DETECTION_COLUMNS, format_table
+from agents.runs import open_run
+from common.errors import InputError
+from common.files import read_json
+
+SEARCH_COLUMNS = ("queries", "bypasses", "successes", "bypasses_per_1000", "bank")
+
+
+def compare(folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the comparison of run folders, from what `train.py` wrote into them.
+
+    Returns:
+        under "settings" those that differ, by name and run; under "search" and "detection" the
+        figures of each run.
+
+    Raises:
+        InputError: fewer than two folders, or one is no complete run.
+    """
+    if len(folders) < 2:
+        raise InputError("--compare needs two run folders or more; pass --compare DIR DIR.")
+    runs = {shortest(folder, folders): open_run(folder) for folder in folders}
+    metrics = {name: read_json(run.folder / "metrics.json") for name, run in runs.items()}
+    detection = {
+        f"{name}, {when}": measures
+        for name, figures in metrics.items()
+        for when, measures in figures["detection"].items()
+    }
+    settings = sorted({key for run in runs.values() for key in run.config} - {"out"})
+    values = {key: {name: run.config.get(key) for name, run in runs.items()} for key in settings}
+    return {
+        "settings": {
+            key: by_run
+            for key, by_run in values.items()
+            if any(value != next(iter(by_run.values())) for value in by_run.values())
+        },
+        "search": {name: search(figures["history"]) for name, figures in metrics.items()},
+        "detection": detection,
+    }
+
+
+def shortest(folder: Path, folders: Sequence[Path]) -> str:
+    """Name a run by its folder's name, or by its path where two folders have the same name."""
+    alone = [other.resolve().name for other in folders].count(folder.resolve().name) == 1
+    return folder.resolve().name if alone else str(folder)
+
+
+def search(history: list[dict[str, float]]) -> dict[str, float]:
+    """Add up the rounds of a run."""
+    counted = ("queries", "bypasses", "successes")
+    totals = {name: sum(record[name] for record in history) for name in counted}
+    return {
+        **totals,
+        "bypasses_per_1000": 1000 * totals["bypasses"] / max(totals["queries"], 1),
+        "bank": history[-1]["bank"] if history else 0,
+    }
+
+
+def comparison_text(comparison: dict[str, Any]) -> str:
+    """Lay out a comparison as tables for a terminal."""
+    settings = comparison["settings"]
+    runs = list(comparison["search"])
+    differing = {
+        name: {key: str(settings[key][name]) for key in settings} for name in runs if settings
+    }
+    tables = [format_table("settings that differ", differing, list(settings))] if settings else []
+    tables.append(format_table("the search", comparison["search"], SEARCH_COLUMNS))
+    tables.append(format_table("on held-out rows", comparison["detection"], DETECTION_COLUMNS))
+    return "\n\n".join(tables)

@@ -1,0 +1,171 @@
+"""Makes a `Detector` of any class that has `fit` and `decision_function`."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin, OutlierMixin
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.preprocessing import StandardScaler
+
+import detectors
+from common.errors import InputError
+from common.randomness import global_seed
+from common.scaling import WINSOR, compress
+from detectors.refitted import RefittedDetector, probability_log_odds
+
+CONTAMINATION = 0.1  # PyOD's default share of training rows that count as anomalies
+HEAD_TREES = 200
+KINDS_WITH_ZERO = (ClassifierMixin, OutlierMixin)  # their decision functions change sign there
+SUPERVISED_PYOD = {"XGBOD", "DevNet"}
+
+
+@dataclass(frozen=True)
+class Score:
+    """Turns a foreign score, higher where more anomalous, into a stand-in for log-odds.
+
+    0 is the score above which the backend itself calls a row an anomaly, and 1 the deviation of
+    the winsorised scores of training rows labelled 0; beyond 3 it grows with the logarithm. The
+    ranking is the backend's own.
+    """
+
+    zero: float
+    unit: float
+
+    @classmethod
+    def of(cls, normal: np.ndarray, zero: float | None) -> Self:
+        """Take the unit, and where the backend names none the zero, from scores, float (n,)."""
+        core = np.clip(normal, *np.quantile(normal, [WINSOR, 1 - WINSOR]))
+        if zero is None:
+            zero = float(np.quantile(normal, 1 - CONTAMINATION))
+        return cls(float(zero), float(core.std()) or 1.0)
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Convert scores, float (n,), to float64 (n,)."""
+        return compress(torch.from_numpy((scores - self.zero) / self.unit)).numpy()
+
+
+class AdaptedDetector(RefittedDetector):
+    """A registered class that is no `Detector` itself.
+
+    What it needs is `fit(X, y)` and `decision_function(X)`, float (n,), higher where more
+    anomalous; `predict_proba` serves as well. `sample_weight` is passed on where `fit` takes it.
+    Members of the `pyod:` and `sklearn:` families get columns standardised on the training rows.
+
+    An outlier detector (PyOD's, and scikit-learn's, whose sign is turned) is fitted on the rows
+    labelled 0, and without synthetic rows its ranking is its own. It cannot learn from an anomaly,
+    so it is hardened as in XGBOD (Zhao & Hryniewicki 2018): its score becomes one more column of
+    the rows, and extra trees learn labelled and synthetic anomalies from both.
+
+    Args:
+        backend: the registered id, or `family:member`.
+        settings: keyword arguments of its class.
+        random_state: seed of the class, where it takes one, and of the extra trees.
+    """
+
+    def __init__(
+        self, backend: str, settings: dict[str, Any] | None = None, random_state: int = 0
+    ) -> None:
+        self.backend = backend
+        self.settings = settings
+        self.random_state = random_state
+
+    def _refit(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
+    ) -> None:
+        self.estimator_ = self._make_estimator()
+        standardise = ":" in self.backend
+        self.scaler_ = StandardScaler(with_mean=standardise, with_std=standardise)
+        scaled = self.scaler_.fit(X[~synthetic]).transform(X)
+        self.head_ = None
+        one_class = is_pyod_outlier(self.estimator_) or is_scikit_outlier(self.estimator_)
+        with global_seed(self.random_state):
+            if one_class:
+                fit(self.estimator_, scaled[y == 0], None, None)
+            else:
+                fit(self.estimator_, scaled, y, weight)
+        self.score_ = Score.of(self._own_scores(scaled, y)[y == 0], own_threshold(self.estimator_))
+        if one_class and synthetic.any():
+            augmented = np.column_stack([scaled, self.score_(self._own_scores(scaled, y))])
+            head = ExtraTreesClassifier(HEAD_TREES, random_state=self.random_state)
+            self.head_ = head.fit(augmented, y, sample_weight=weight)
+
+    def _make_estimator(self) -> Any:
+        spec = detectors.registry.spec(self.backend)
+        backend = detectors.registry.load(self.backend)
+        accepted = parameters(backend)
+        arguments = {**spec.kwargs, **(self.settings or {})}
+        if "random_state" in accepted:
+            arguments.setdefault("random_state", self.random_state)
+        if "novelty" in accepted:  # scikit-learn's LocalOutlierFactor scores new rows only so
+            arguments.setdefault("novelty", True)
+        try:
+            estimator = backend(**arguments)
+        except TypeError as error:
+            raise InputError(f"{self.backend} cannot be made: {error}.") from error
+        if not any(hasattr(estimator, name) for name in ("decision_function", "predict_proba")):
+            raise InputError(
+                f"{self.backend} has neither decision_function nor predict_proba; take a classifier"
+                " or an outlier detector."
+            )
+        return estimator
+
+    def _own_scores(self, scaled: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Score training rows; PyOD's own scores of what it was fitted on leave each row out."""
+        own = scores(self.estimator_, scaled)
+        if is_pyod_outlier(self.estimator_):
+            own[y == 0] = self.estimator_.decision_scores_
+        return own
+
+    def _log_odds(self, X: np.ndarray) -> np.ndarray:
+        scaled = self.scaler_.transform(X)
+        score = self.score_(scores(self.estimator_, scaled))
+        if self.head_ is None:
+            return score
+        augmented = np.column_stack([scaled, score])
+        return probability_log_odds(self.head_.predict_proba(augmented)[:, 1])
+
+
+def parameters(function: Any) -> set[str]:
+    """Return the names of the parameters of a function or of a class's constructor."""
+    return set(inspect.signature(function).parameters)
+
+
+def is_pyod_outlier(estimator: Any) -> bool:
+    """Tell whether an estimator is an unsupervised one of PyOD's, without importing PyOD."""
+    kin = type(estimator).__mro__
+    pyod = any(base.__module__ == "pyod.models.base" for base in kin)
+    return pyod and kin[0].__name__ not in SUPERVISED_PYOD
+
+
+def is_scikit_outlier(estimator: Any) -> bool:
+    """Tell whether an estimator is an outlier detector in scikit-learn's manner."""
+    return isinstance(estimator, OutlierMixin) and not is_pyod_outlier(estimator)
+
+
+def own_threshold(estimator: Any) -> float | None:
+    """Return the score above which a fitted estimator itself calls a row an anomaly, if any."""
+    if hasattr(estimator, "threshold_"):
+        return float(estimator.threshold_)
+    if not hasattr(estimator, "decision_function") or isinstance(estimator, KINDS_WITH_ZERO):
+        return 0.0
+    return None
+
+
+def fit(estimator: Any, X: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
+    """Fit on rows, float (n, d), and labels, int (n,); weights where `fit` takes them."""
+    accepted = parameters(estimator.fit)
+    if weight is not None and "sample_weight" in accepted:
+        estimator.fit(X, y, sample_weight=weight)
+    else:
+        estimator.fit(X, y)
+
+
+def scores(estimator: Any, X: np.ndarray) -> np.ndarray:
+    """Return scores, float64 (n,), higher where more anomalous."""
+    if hasattr(estimator, "decision_function"):
+        sign = -1.0 if is_scikit_outlier(estimator) else 1.0
+        return sign * np.asarray(estimator.decision_function(X), np.float64)
+    return probability_log_odds(estimator.predict_proba(X)[:, 1])

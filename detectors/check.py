@@ -1,0 +1,170 @@
+"""The conformance check of a detector backend, for its author."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import detectors
+from common.errors import InputError
+from detectors.base import Detector
+from detectors.replay import replay_set
+
+N_NORMAL, N_ANOMALIES, N_FEATURES = 120, 24, 5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A backend on trial: how to make one, one that is fitted, and the rows it was fitted on."""
+
+    id: str
+    make: Callable[[], Detector]
+    fitted: Detector
+    X: np.ndarray
+    y: np.ndarray
+
+    def refitted(self) -> Detector:
+        """Return another one fitted on copies of the same rows."""
+        return self.make().fit(self.X.copy(), self.y.copy())
+
+
+def check_detector(
+    id: str, X: np.ndarray | None = None, y: np.ndarray | None = None, **kwargs: Any
+) -> list[str]:
+    """Say what is wrong with the backend `id`, one plain sentence a fault; [] if nothing is.
+
+    It is made, fitted and tried in all that the env and the hardening loop ask of it.
+
+    Args:
+        id: a registered id, or `family:member`.
+        X: rows to try it on, float (n, d); by default 144 of 5 columns.
+        y: their labels, int (n,): 0, and 1 for an anomaly.
+        kwargs: arguments to make it with.
+
+    Raises:
+        InputError: the id is unknown, or its class cannot be imported, made or used on these rows.
+    """
+    if X is None or y is None:
+        X, y = made_up_rows()
+
+    def make() -> Detector:
+        return detectors.make(id, random_state=0, **kwargs)
+
+    try:
+        fitted = make().fit(X.copy(), y.copy())
+        fitted.decision_function(X.copy())
+    except InputError:
+        raise
+    except Exception as error:
+        return [f"{id}: fit(X, y) and decision_function(X) must work, but raised {error!r}."]
+    trial = Trial(id, make, fitted, X, y)
+    return [f"{id}: {fault}" for check in CHECKS for fault in faults(check, trial)]
+
+
+def made_up_rows() -> tuple[np.ndarray, np.ndarray]:
+    """Draw a round cloud of normal rows and a wider one of anomalies."""
+    rng = np.random.default_rng(0)
+    normals = rng.standard_normal((N_NORMAL, N_FEATURES))
+    anomalies = 3 * rng.standard_normal((N_ANOMALIES, N_FEATURES)) + 2
+    return np.concatenate([normals, anomalies]), np.repeat([0, 1], [N_NORMAL, N_ANOMALIES])
+
+
+def faults(check: Callable[[Trial], Iterator[str]], trial: Trial) -> list[str]:
+    """Run one check; an exception is a fault too."""
+    try:
+        return list(check(trial))
+    except Exception as error:
+        return [f"{(check.__doc__ or '').rstrip('.')}, but it raised {error!r}."]
+
+
+def scores_rows(trial: Trial) -> Iterator[str]:
+    """It must give every row one finite score."""
+    X, y, fitted = trial.X, trial.y, trial.fitted
+    scores = fitted.decision_function(X)
+    if np.shape(scores) != (len(X),):
+        yield f"decision_function must return the shape ({len(X)},), not {np.shape(scores)}."
+        return
+    if not np.isfinite(scores).all():
+        yield "decision_function must return finite numbers only."
+    if np.ptp(scores) == 0:
+        yield "decision_function gives all rows the same score."
+    elif scores[y == 1].mean() <= scores[y == 0].mean():
+        yield (
+            "the labelled anomalies score lower than the rows labelled 0 on average; higher must"
+            " mean more anomalous."
+        )
+    alone = np.array([fitted.decision_function(row[None])[0] for row in X[:5]])
+    if not np.allclose(alone, scores[:5], rtol=1e-3, atol=1e-3):
+        yield "a row's score must not depend on the other rows of the batch."
+
+
+def keeps_its_input(trial: Trial) -> Iterator[str]:
+    """It must leave the arrays that it is given as they are."""
+    rows, labels = trial.X.copy(), trial.y.copy()
+    trial.make().fit(rows, labels).decision_function(rows)
+    if not (np.array_equal(rows, trial.X) and np.array_equal(labels, trial.y)):
+        yield "fit and decision_function must not write into the arrays that they are given."
+
+
+def is_reproducible(trial: Trial) -> Iterator[str]:
+    """It must score alike when fitted twice with the same random_state."""
+    again = trial.refitted().decision_function(trial.X)
+    if not np.array_equal(again, trial.fitted.decision_function(trial.X)):
+        yield "two fits with the same random_state must score alike; take and use random_state."
+
+
+def leaves_the_global_seed(trial: Trial) -> Iterator[str]:
+    """It must leave NumPy's global generator as it is."""
+    before = np.random.get_state()[1].copy()  # type: ignore[index]  # noqa: NPY002
+    trial.refitted().decision_function(trial.X)
+    if not np.array_equal(before, np.random.get_state()[1]):  # type: ignore[index]  # noqa: NPY002
+        yield "fit must not draw from or seed NumPy's global generator; take random_state."
+
+
+def learns_found_rows(trial: Trial) -> Iterator[str]:
+    """It must learn found rows in partial_fit."""
+    if not trial.fitted.trainable:
+        return
+    X, y = trial.X, trial.y
+    bank = np.full((40, X.shape[1]), -1.5) + np.random.default_rng(1).normal(0, 0.2, (40, 1))
+    learner = trial.refitted().partial_fit(*replay_set(X, y, bank, 0.5))
+    found, normal = learner.decision_function(bank), learner.decision_function(X[y == 0])
+    above = float((found[:, None] > normal).mean())
+    if above < 0.75:
+        yield (
+            "rows given to partial_fit as anomalies must come to score above the normal ones, but"
+            f" only {above:.0%} of the pairs are in that order."
+        )
+
+
+def survives_saving(trial: Trial) -> Iterator[str]:
+    """It must be saved and loaded without change."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial.fitted.save(folder)
+        loaded = detectors.load(trial.id, folder).decision_function(trial.X)
+        if not np.allclose(loaded, trial.fitted.decision_function(trial.X), atol=1e-5):
+            yield "a saved and loaded detector must score as before."
+
+
+def refuses_bad_rows(trial: Trial) -> Iterator[str]:
+    """It must refuse rows that are not finite with a ValueError."""
+    spoiled = trial.X.copy()
+    spoiled[0, 0] = np.nan
+    try:
+        trial.fitted.decision_function(spoiled)
+    except ValueError:
+        return
+    yield "decision_function must refuse rows with NaN by a ValueError."
+
+
+CHECKS = [
+    keeps_its_input,
+    scores_rows,
+    is_reproducible,
+    leaves_the_global_seed,
+    learns_found_rows,
+    survives_saving,
+    refuses_bad_rows,
+]

@@ -1,0 +1,56 @@
+"""Detectors without warm start: they are fitted anew, and saved as their settings and rows."""
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+
+from common.files import read_json, write_json
+from common.weights import load_weights, save_weights
+from detectors.base import Detector
+
+SMALLEST_PROBABILITY = 1e-3
+
+
+class RefittedDetector(Detector):
+    """`partial_fit` is `fit` on the rows that shall count; saved without pickle, refitted on load.
+
+    Subclasses say in `_refit` how to fit. `training_rows_` holds what they were fitted on.
+    """
+
+    training_rows_: dict[str, np.ndarray]
+
+    def _refit(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
+    ) -> None:
+        raise NotImplementedError
+
+    def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
+        self.training_rows_ = {"X": X, "y": y, "weight": weight, "synthetic": synthetic}
+        self._refit(X, y, weight, synthetic)
+
+    def _partial_fit(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
+    ) -> None:
+        self._fit(X, y, weight, synthetic)
+
+    def save(self, folder: Path | str) -> None:
+        """Write `settings.json` and the training rows, `rows.safetensors`."""
+        write_json(Path(folder) / "settings.json", self.get_params(deep=False))
+        rows = {name: torch.from_numpy(values) for name, values in self.training_rows_.items()}
+        save_weights(Path(folder) / "rows.safetensors", rows)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Fit again on the rows that `save` wrote, with the same settings and seed."""
+        detector = cls(**read_json(Path(folder) / "settings.json"))
+        rows = load_weights(Path(folder) / "rows.safetensors")
+        names = ("X", "y", "weight", "synthetic")
+        return detector.fit(*(rows[name].numpy() for name in names))
+
+
+def probability_log_odds(probability: np.ndarray) -> np.ndarray:
+    """Return the log-odds of probabilities, float (n,), kept 0.001 away from 0 and 1."""
+    clipped = probability.clip(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    return np.log(clipped / (1 - clipped))

@@ -1,0 +1,117 @@
+"""The conformance check of a generator, for its author."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+import generators
+from common.errors import InputError
+from generators.base import Generator
+
+N_NORMAL, N_ANOMALIES, N_FEATURES = 120, 24, 5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A generator on trial, fitted on the rows `X`, float (n, d), and labels `y`, int (n,)."""
+
+    id: str
+    fitted: Generator
+    X: np.ndarray
+    y: np.ndarray
+
+
+def check_generator(id: str, **kwargs: Any) -> list[str]:
+    """Say what is wrong with the generator `id`, one plain sentence a fault; [] if nothing is.
+
+    It is made (with `kwargs`), fitted on 144 rows of 5 columns, 24 of them anomalies, and tried in
+    all that the env and the hardening loop ask of it.
+
+    Raises:
+        InputError: the id is unknown, or its class cannot be imported.
+    """
+    if not issubclass(generators.registry.load(id), Generator):
+        return [f"{id}: it must be a subclass of generators.base.Generator."]
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((N_NORMAL + N_ANOMALIES, N_FEATURES))
+    X[N_NORMAL:] *= 3
+    y = np.repeat([0, 1], [N_NORMAL, N_ANOMALIES])
+    try:
+        fitted = generators.make(id, random_state=0, **kwargs).fit(X.copy(), y.copy())
+    except InputError:
+        raise
+    except Exception as error:
+        return [f"{id}: fit(X, y) must work, but raised {error!r}."]
+    trial = Trial(id, fitted, X, y)
+    return [f"{id}: {fault}" for check in CHECKS for fault in faults(check, trial)]
+
+
+def faults(check: Callable[[Trial], Iterator[str]], trial: Trial) -> list[str]:
+    """Run one check; an exception is a fault too."""
+    try:
+        return list(check(trial))
+    except Exception as error:
+        return [f"{(check.__doc__ or '').rstrip('.')}, but it raised {error!r}."]
+
+
+def encodes_and_decodes(trial: Trial) -> Iterator[str]:
+    """It must encode rows and decode latents."""
+    z = trial.fitted.encode(trial.X, trial.y)
+    wanted = (len(trial.X), trial.fitted.latent_dim)
+    if z.shape != wanted or z.dtype != np.float32:
+        yield f"encode must return float32 {wanted}, not {z.dtype} {z.shape}."
+    elif not np.isfinite(z).all():
+        yield "encode must return finite latents."
+    rows = trial.fitted.decode(z, trial.y)
+    if rows.shape != trial.X.shape or rows.dtype != np.float64:
+        yield f"decode must return float64 {trial.X.shape}, not {rows.dtype} {rows.shape}."
+    elif not np.isfinite(rows).all():
+        yield "decode must return finite rows."
+
+
+def follows_its_latent(trial: Trial) -> Iterator[str]:
+    """It must decode different latents to different rows."""
+    z = torch.zeros(2, trial.fitted.latent_dim)
+    z[1] = 1
+    rows = trial.fitted.decode(z.numpy(), np.ones(2, dtype=int))
+    if np.array_equal(rows[0], rows[1]):
+        yield "decode gives every latent the same row, so that an agent can change nothing."
+
+
+def samples(trial: Trial) -> Iterator[str]:
+    """It must draw rows from the random generator that it is given."""
+    first, again, other = (trial.fitted.sample(30, np.random.default_rng(s)) for s in (0, 0, 1))
+    if first.shape != (30, N_FEATURES):
+        yield f"sample(30, rng) must return the shape (30, {N_FEATURES}), not {first.shape}."
+    elif not np.array_equal(first, again):
+        yield "sample must draw from the rng that it is given and from nothing else."
+    elif np.array_equal(first, other):
+        yield "sample draws the same rows whatever the rng."
+
+
+def goes_on(trial: Trial) -> Iterator[str]:
+    """It must go on training in partial_fit and keep its latent_dim."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial.fitted.save(folder)
+        copy = generators.registry.load(trial.id).load(folder)
+    before = copy.latent_dim
+    copy.partial_fit(trial.X, trial.y)
+    if copy.latent_dim != before:
+        yield f"partial_fit must keep latent_dim, but took it from {before} to {copy.latent_dim}."
+
+
+def survives_saving(trial: Trial) -> Iterator[str]:
+    """It must be saved and loaded without change."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial.fitted.save(folder)
+        loaded = generators.registry.load(trial.id).load(folder)
+    before = trial.fitted.encode(trial.X, trial.y)
+    if not np.allclose(loaded.encode(trial.X, trial.y), before, atol=1e-5):
+        yield "a saved and loaded generator must encode as before."
+
+
+CHECKS = [encodes_and_decodes, follows_its_latent, samples, goes_on, survives_saving]

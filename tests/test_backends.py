@@ -1,0 +1,331 @@
+"""Backends that others bring: the conformance check, the families, ONNX and a real plugin."""
+
+import copy
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from skl2onnx import to_onnx
+from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+import detectors
+from agents.hardening import harden
+from agents.settings import HardeningSettings
+from common.errors import InputError
+from common.registry import load_plugins
+from detectors.adapter import AdaptedDetector
+from detectors.base import Detector
+from detectors.families import pyod_modules
+from detectors.replay import replay_set
+from detectors.trees import ExtraTreesDetector
+from envs import env_id
+from envs.latent_anomaly import LatentAnomalyEnv
+from envs.registration import find_env
+from envs.retrain import DetectorRetrainWrapper, VectorDetectorRetrainWrapper
+from envs.scenario import Scenario
+from envs.vector import LatentAnomalyVectorEnv
+
+PLUGIN = Path(__file__).parent / "plugin"
+SOUND = [
+    "forest",
+    "pyod:LOF",
+    "pyod:IForest",
+    "pyod:KNN",
+    "sklearn:ensemble.RandomForestClassifier",
+    "sklearn:sklearn.svm.SVC",
+    "sklearn:neighbors.LocalOutlierFactor",
+    "sklearn:ensemble.IsolationForest",
+]
+WINE = {"data": "wine", "protocol": "full"}
+
+
+@pytest.fixture(autouse=True)
+def own_registry(monkeypatch):
+    """Whatever a test registers is gone afterwards."""
+    monkeypatch.setattr(detectors.registry, "specs", dict(detectors.registry.specs))
+
+
+@pytest.mark.parametrize("id", SOUND)
+def test_sound_backend_has_no_fault(id):
+    assert detectors.check_detector(id) == []
+
+
+class Sound:
+    """Needs nothing but two methods."""
+
+    def fit(self, X, y):
+        self.center = X[y == 0].mean(axis=0)
+
+    def decision_function(self, X):
+        return np.abs(X - self.center).sum(axis=1)
+
+
+class Upside(Sound):
+    def decision_function(self, X):
+        return -super().decision_function(X)
+
+
+class Column(Sound):
+    def decision_function(self, X):
+        return super().decision_function(X)[:, None]
+
+
+class Constant(Sound):
+    def decision_function(self, X):
+        return np.ones(len(X))
+
+
+class Infinite(Sound):
+    def decision_function(self, X):
+        return np.where(X[:, 0] > 1, np.nan, super().decision_function(X))
+
+
+class ByBatch(Sound):
+    def decision_function(self, X):
+        return super().decision_function(X - X.mean(axis=0))
+
+
+class Writes(ExtraTreesDetector):
+    def _log_odds(self, X):
+        scores = super()._log_odds(X)
+        X[:] = 0
+        return scores
+
+
+class Unseeded(Sound):
+    def fit(self, X, y):
+        super().fit(X, y)
+        self.center = self.center + np.random.default_rng().standard_normal(X.shape[1])
+
+
+class Broken(Sound):
+    def fit(self, X, y):
+        raise RuntimeError("out of order")
+
+
+@pytest.mark.parametrize(
+    ("cls", "sentence"),
+    [
+        (Upside, "higher must mean more anomalous"),
+        (Column, "shape"),
+        (Constant, "same score"),
+        (Infinite, "finite"),
+        (ByBatch, "other rows of the batch"),
+        (Writes, "must not write"),
+        (Unseeded, "random_state"),
+        (Broken, "out of order"),
+    ],
+)
+def test_each_fault_is_told_in_a_sentence(cls, sentence):
+    detectors.register("faulty", f"{__name__}:{cls.__name__}")
+    faults = detectors.check_detector("faulty")
+    assert any(sentence in fault for fault in faults), faults
+    assert all(fault.startswith("faulty: ") and fault.endswith(".") for fault in faults)
+
+
+def test_two_methods_are_enough(rows, tmp_path):
+    X, y = rows
+    detectors.register("sound", f"{__name__}:Sound")
+    detector = detectors.make("sound").fit(X, y)
+    scores = detector.decision_function(X)
+    own = Sound()
+    own.fit(X, y)
+    assert (np.argsort(scores) == np.argsort(own.decision_function(X))).all()
+    assert detector.predict(X[y == 0]).mean() == pytest.approx(0.1, abs=0.01)
+    np.testing.assert_allclose(detector.predict_proba(X)[:, 1], 1 / (1 + np.exp(-scores)))
+    detector.save(tmp_path)
+    np.testing.assert_array_equal(detectors.load("sound", tmp_path).decision_function(X), scores)
+    env = gym.make(env_id("sound"), **WINE)
+    env.reset(seed=0)
+    assert np.isfinite(env.step(env.action_space.sample())[1])
+
+
+def test_settings_reach_the_class_and_wrong_ones_are_one_sentence(rows):
+    detector = detectors.make("sklearn:ensemble.RandomForestClassifier", n_estimators=7)
+    assert len(detector.fit(*rows).estimator_) == 7
+    with pytest.raises(InputError, match="cannot be made"):
+        detectors.make("pyod:LOF", neighbours=3).fit(*rows)
+
+
+@pytest.mark.parametrize(
+    ("id", "sentence"),
+    [
+        ("pyod:LOFF", "did you mean pyod:LOF"),
+        ("sklearn:svm.SVCC", "did you mean sklearn:svm.SVC"),
+        ("sklearn:IsolationForest", "did you mean sklearn:ensemble.IsolationForest"),
+        ("pyood:LOF", "pyod:<Class>"),
+        ("onnx:nowhere.onnx", "nowhere.onnx"),
+        ("sklearn:linear_model.LinearRegression", "neither"),
+    ],
+)
+def test_unknown_member_is_one_sentence(rows, id, sentence):
+    with pytest.raises(InputError, match=sentence):
+        detectors.make(id).fit(*rows)
+
+
+def test_outlier_detector_keeps_its_ranking_until_it_is_hardened(rows):
+    from pyod.models.lof import LOF
+
+    X, y = rows
+    scaler = StandardScaler().fit(X)
+    own = LOF().fit(scaler.transform(X[y == 0]))
+    detector = detectors.make("pyod:LOF").fit(X, y)
+    probes = np.random.default_rng(0).uniform(-5, 5, (300, X.shape[1]))
+    raw = own.decision_function(scaler.transform(probes))
+    scores = detector.decision_function(probes)
+    assert (np.diff(scores[np.argsort(raw)]) >= 0).all()
+    assert ((scores > 0) == (raw > own.threshold_)).all()
+    bank = np.random.default_rng(1).normal(-4, 0.3, (60, X.shape[1]))
+    hardened = copy.deepcopy(detector).partial_fit(*replay_set(X, y, bank, 0.5))
+    assert hardened.predict(bank).mean() > 0.9
+    assert roc_auc_score(y, hardened.decision_function(X)) > 0.9
+
+
+def test_scikit_learns_outlier_sign_is_turned(rows):
+    X, y = rows
+    detector = detectors.make("sklearn:ensemble.IsolationForest").fit(X, y)
+    scaler = StandardScaler().fit(X)
+    own = IsolationForest(random_state=0).fit(scaler.transform(X[y == 0]))
+    np.testing.assert_array_equal(detector.predict(X), own.predict(scaler.transform(X)) == -1)
+
+
+def test_every_pyod_detector_for_tables_has_an_env_id():
+    assert {"LOF", "KNN", "IForest", "ECOD", "AutoEncoder", "XGBOD"} <= set(pyod_modules())
+    assert "DOMINANT" not in pyod_modules()
+    for name in pyod_modules():
+        assert f"LatentAnomaly/pyod.{name}-v0" in gym.registry
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "LatentAnomaly/pyod:LOF-v0",
+        "LatentAnomaly/pyod.LOF-v0",
+        "envs:LatentAnomaly/pyod.LOF-v0",
+        "envs:LatentAnomaly/pyod:LOF-v0",
+    ],
+)
+def test_family_member_is_found_by_either_spelling(id):
+    assert find_env(id) == ("LatentAnomaly/pyod.LOF-v0", "pyod:LOF")
+
+
+def test_family_member_is_an_env(rows):
+    single = gym.make("envs:LatentAnomaly/pyod.LOF-v0", **WINE)
+    assert isinstance(single.unwrapped.core.detector, AdaptedDetector)
+    several = gym.make_vec(env_id("sklearn:svm.SVC"), 3, **WINE)
+    several.reset(seed=0)
+    assert several.step(several.action_space.sample())[1].shape == (3,)
+    assert env_id("onnx:some/where.onnx") == "LatentAnomaly/onnx.some-where.onnx-v0"
+
+
+@pytest.fixture(scope="module")
+def forest(rows) -> ExtraTreesClassifier:
+    return ExtraTreesClassifier(30, random_state=0).fit(*rows)
+
+
+@pytest.fixture(scope="module", params=["probabilities", "dictionaries", "score"])
+def exported(request, rows, forest, tmp_path_factory) -> tuple[str, np.ndarray]:
+    """An ONNX file, and the ranking of the rows that it stands for."""
+    X, y = rows
+    path = tmp_path_factory.mktemp("onnx") / "scorer.onnx"
+    sample = X[:1].astype(np.float32)
+    if request.param == "score":
+        model = LinearRegression().fit(X, y)
+        onnx, truth = to_onnx(model, sample), model.predict(X)
+    else:
+        options = {"zipmap": request.param == "dictionaries"}
+        onnx = to_onnx(forest, sample, options={id(forest): options})
+        truth = forest.predict_proba(X)[:, 1]
+    path.write_bytes(onnx.SerializeToString())
+    return str(path), truth
+
+
+def test_onnx_scorer_scores_as_what_it_was_made_from(exported, rows, tmp_path):
+    path, truth = exported
+    X, y = rows
+    detector = detectors.make(f"onnx:{path}").fit(X, y)
+    scores = detector.decision_function(X)
+    assert np.corrcoef(scores.argsort().argsort(), truth.argsort().argsort())[0, 1] > 0.99
+    detector.save(tmp_path)
+    for other in (
+        detectors.load(f"onnx:{path}", tmp_path),
+        copy.deepcopy(detector),
+        pickle.loads(pickle.dumps(detector)),
+    ):
+        np.testing.assert_array_equal(other.decision_function(X), scores)
+    assert detectors.check_detector(f"onnx:{path}", X, y) == []
+
+
+def test_onnx_scorer_is_attacked_but_not_retrained(exported, rows):
+    path, _ = exported
+    X, y = rows
+    settings = HardeningSettings(
+        detector=f"onnx:{path}",
+        generator="background",
+        rounds=1,
+        timesteps=512,
+        n_lanes=16,
+        n_background=50,
+    )
+    with pytest.warns(UserWarning, match="can only be queried"):
+        hardened = harden(X, y, settings, 0)
+    assert hardened.history[0]["successes"] > 0
+    assert len(hardened.scenario.bank) == 50 + hardened.history[0]["added"]
+    before, after = (
+        detector.decision_function(X)
+        for detector in (hardened.unhardened, hardened.scenario.detector)
+    )
+    np.testing.assert_array_equal(before, after)
+
+
+def test_wrapper_says_that_an_onnx_scorer_is_not_retrained(exported, rows, fitted_scenario):
+    X, y = rows
+    detector = detectors.make(f"onnx:{exported[0]}").fit(X, y)
+    scenario = Scenario.assemble(X, y, fitted_scenario.generator, detector, 0)
+    with pytest.raises(InputError, match="can only be queried"):
+        DetectorRetrainWrapper(LatentAnomalyEnv(scenario=scenario))
+    with pytest.raises(InputError, match="can only be queried"):
+        VectorDetectorRetrainWrapper(LatentAnomalyVectorEnv(2, scenario=scenario))
+    with pytest.raises(InputError, match="can only be queried"):
+        detector.partial_fit(X, y)
+
+
+def test_onnx_file_for_other_rows_or_no_model_is_one_sentence(exported, rows, tmp_path):
+    X, y = rows
+    with pytest.raises(InputError, match="columns"):
+        detectors.make(f"onnx:{exported[0]}").fit(X[:, :2], y)
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match="no readable ONNX model"):
+        detectors.make(f"onnx:{tmp_path / 'broken.onnx'}").fit(X, y)
+
+
+def test_plugin_is_small_and_installed():
+    """`make install` installs it; it comes in through its entry point and nothing else."""
+    lines = [line for path in PLUGIN.iterdir() if path.is_file() for line in path.open()]
+    assert len(lines) <= 40
+    assert "forest" in detectors.ids()
+    assert isinstance(detectors.make("forest"), Detector)
+    assert env_id("forest") == "LatentAnomaly/forest-v0"
+
+
+def test_plugin_module_registers_on_import(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import detectors\ndetectors.register('mine', 'sklearn.ensemble:RandomForestClassifier')\n"
+    )
+    code = (
+        "from common.registry import load_plugins; load_plugins(['mine']);"
+        "import detectors; assert detectors.check_detector('mine') == []"
+    )
+    line = [sys.executable, "-c", code]
+    paths = f"{tmp_path}:{Path(detectors.__file__).parent.parent}"
+    done = subprocess.run(line, env={"PYTHONPATH": paths}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(InputError, match="no_such_plugin"):
+        load_plugins(["no_such_plugin"])
