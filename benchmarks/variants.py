@@ -8,9 +8,10 @@ import torch
 from stable_baselines3 import PPO
 from torch import Tensor, nn
 
-from agents.algorithms import ALGORITHMS
+from agents.algorithms import find_algorithm
 from detectors.mamba2 import Mamba2
-from detectors.mamba_moe import MambaMoE, MambaMoEDetector
+from detectors.mamba_moe import MambaMoEDetector
+from detectors.mixture import Mixture
 from envs.core import LatentCore
 from generators.cvae import ConditionalVAE
 from generators.feasibility import FeasibilityGate
@@ -20,7 +21,7 @@ class DefaultPPO(PPO):
     """PPO with the settings that the algorithm `ppo` has here; it can reach the env's core."""
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__(**{**ALGORITHMS["ppo"][1], **arguments})
+        super().__init__(**{**find_algorithm("ppo")[1], **arguments})
 
     @property
     def core(self) -> LatentCore:
@@ -86,7 +87,7 @@ class PerceptronBlock(nn.Module):
 class PerceptronMoEDetector(MambaMoEDetector):
     """The flagship with a perceptron in place of each Mamba-2 block."""
 
-    def _build(self) -> MambaMoE:
+    def _build(self) -> Mixture:
         network = super()._build()
         for module in list(network.modules()):
             for name, child in list(module.named_children()):
