@@ -16,7 +16,7 @@ REACH = 1.0
 def compress(u: Tensor) -> Tensor:
     """Identity within +-3, logarithmic beyond, with a continuous slope."""
     beyond = F.softshrink(u, LINEAR_RANGE)
-    return u - beyond + torch.log1p(beyond.abs()).copysign(u)
+    return u - beyond + beyond.sign() * torch.log1p(beyond.abs())
 
 
 def expand(t: Tensor) -> Tensor:
