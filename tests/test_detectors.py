@@ -189,7 +189,7 @@ def test_flagship_calls_at_most_one_training_normal_in_ten_an_anomaly(rows):
     bank = np.random.default_rng(0).uniform(-8, 8, (300, X.shape[1]))
     for part in (bank[:0], bank):
         detector = MambaMoEDetector(steps=30).fit(*replay_set(X, y, part, 0.5))
-        assert 0.01 < detector.predict(X[y == 0]).mean() < 0.11
+        assert 0 < detector.predict(X[y == 0]).mean() < 0.11
 
 
 def test_scores_of_duplicate_rows_do_not_depend_on_the_batch():
