@@ -17,7 +17,7 @@ from detectors.trees import CatBoostDetector, ExtraTreesDetector
 from swift_hydra import SwiftHydra
 
 QUICK = {"generator": "background", "rounds": 1, "timesteps": 64}
-HYDRA = SwiftHydra(detector="extra-trees", **QUICK)
+HYDRA = SwiftHydra(detector="sklearn:naive_bayes.GaussianNB", **QUICK)
 WEIGHTS = "check_sample_weight_equivalence_on_dense_data"
 SINGLE = "scores are float32, whose last digit depends on the batch that a row is scored in"
 KINDS = ("passed", "failed", "xfail", "skipped")
@@ -87,7 +87,7 @@ def test_pipeline_passes_names_and_scores_on(rows):
     assert piped.score(frame, y) > 0.8
 
 
-@pytest.mark.parametrize("model", [SwiftHydra(**QUICK), MambaMoEDetector(steps=20)])
+@pytest.mark.parametrize("model", [SwiftHydra(**HYDRA.get_params()), MambaMoEDetector(steps=20)])
 def test_pyods_vocabulary(rows, model):
     X, y = rows
     model.fit(X, y)
