@@ -48,7 +48,7 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         agent: str = "ppo",
         rounds: int = 4,
         timesteps: int = 10_000,
-        synthetic_weight: float = 0.5,
+        synthetic_weight: float = 0.1,
         contamination: float | None = None,
         random_state: int = 0,
         progress: bool = False,

@@ -4,7 +4,6 @@ from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from common.scaling import RowScaler
@@ -32,9 +31,8 @@ class PiecewiseLinearEncoding(nn.Module):
         self.edges.copy_(torch.from_numpy(np.quantile(scaled, quantiles, axis=0).T))
         return self
 
-    def forward(self, X: ArrayLike | Tensor) -> Tensor:
-        """Encode rows, (n, d) in the input's units, as float32 (n, d * (n_bins + 1))."""
-        scaled = self.scaler(X)
+    def forward(self, scaled: Tensor) -> Tensor:
+        """Encode scaled rows, float32 (n, d), as float32 (n, d * (n_bins + 1))."""
         low, high = self.edges[:, :-1], self.edges[:, 1:]
         bins = ((scaled[..., None] - low) / (high - low).clamp(min=1e-3)).clamp(0, 1)
         return torch.cat([scaled, bins.flatten(1)], dim=1)

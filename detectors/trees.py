@@ -10,7 +10,11 @@ from detectors.refitted import RefittedDetector, probability_log_odds
 
 
 class TreesDetector(RefittedDetector):
-    """A classifier of rows, of which only the probability is used."""
+    """A classifier of rows, of which only the probability is used.
+
+    Where there are synthetic rows, a second one learns from all rows, and the log-odds are the mean
+    of both: a few real anomalies keep their say among thousands of synthetic ones.
+    """
 
     def make_classifier(self) -> Any:
         """Return an unfitted classifier with `fit(X, y, sample_weight)` and `predict_proba`."""
@@ -19,11 +23,19 @@ class TreesDetector(RefittedDetector):
     def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        self.classifier_ = self.make_classifier().fit(X, y, sample_weight=weight)
+        parts = [~synthetic, np.ones_like(synthetic)] if synthetic.any() else [~synthetic]
+        self.classifiers_ = [
+            self.make_classifier().fit(X[part], y[part], sample_weight=weight[part])
+            for part in parts
+        ]
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
         # CatBoost marks the array that it is given as read-only; a view takes the mark.
-        return probability_log_odds(self.classifier_.predict_proba(X.view())[:, 1])
+        opinions = [
+            probability_log_odds(classifier.predict_proba(X.view())[:, 1])
+            for classifier in self.classifiers_
+        ]
+        return np.mean(opinions, axis=0)
 
 
 class ExtraTreesDetector(TreesDetector):

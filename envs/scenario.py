@@ -39,7 +39,7 @@ class Scenario:
     detector: Detector
     gate: FeasibilityGate
     bank: np.ndarray
-    synthetic_weight: float = 0.5
+    synthetic_weight: float = 0.1
 
     @classmethod
     def assemble(

@@ -51,7 +51,15 @@ def test_imports_point_down(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["detectors", "generators", "train", "evaluate", "benchmarks.algorithms"]
+    "module",
+    [
+        "detectors",
+        "generators",
+        "train",
+        "evaluate",
+        "benchmarks.accuracy",
+        "benchmarks.algorithms",
+    ],
 )
 def test_import_is_light(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

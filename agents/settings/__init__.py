@@ -29,7 +29,7 @@ class HardeningSettings:
     timesteps: int = 10_000
     top_l: int = 256
     n_background: int = 2000
-    synthetic_weight: float = 0.5
+    synthetic_weight: float = 0.1
     n_lanes: int = 64
     device: str = "cpu"
 

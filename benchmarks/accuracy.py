@@ -1,0 +1,32 @@
+"""Compare methods on the same rows: known, few-label and unseen anomalies.
+
+python -m benchmarks.accuracy --data FOLDER --methods swift-hydra catboost knn
+"""
+
+import tyro
+
+from benchmarks.settings import GridSettings
+from common.errors import run_command
+
+REFERENCE = "swift-hydra"
+
+
+def compare(settings: GridSettings) -> None:
+    """Run what is missing; write and print the tables."""
+    from benchmarks.grid import run_grid
+    from benchmarks.methods import METHODS
+    from benchmarks.tables import report, write_text
+
+    results = run_grid(settings, METHODS)
+    text = report(results, REFERENCE)
+    write_text(text, settings.out / "accuracy.md")
+    print(text)
+
+
+def main() -> None:
+    """Compare with the arguments of the command line."""
+    compare(tyro.cli(GridSettings, description=__doc__))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,216 @@
+"""Runs every cell (set, protocol, seed, method) of a grid once, and keeps what is finished.
+
+A finished cell is a JSON file in the output folder, so a killed run loses at most the cells that
+its workers were at, a further run adds what is missing, and two runs may share a folder.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+import data
+from benchmarks.methods import Factory, Method, find_methods
+from benchmarks.settings import GridSettings
+from common.errors import InputError
+from common.files import read_json, replacing, write_json
+from data.adbench import PREFIX
+from data.protocols import MAX_ROWS
+
+SEARCH = ["queries", "bypasses", "successes"]
+KEY = ["set", "protocol", "seed", "method"]
+COLUMNS = [
+    *KEY,
+    "auroc",
+    "average_precision",
+    "fit_seconds",
+    "microseconds_a_row",
+    "n_train",
+    "n_test",
+    "error",
+    *SEARCH,
+]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fit and its scores: the set's name and source, protocol, seed and method."""
+
+    set: str
+    source: str
+    protocol: str
+    seed: int
+    method: str
+
+    def file(self, folder: Path) -> Path:
+        """Return where the finished cell is kept."""
+        return folder / "cells" / self.method / f"{self.set}-{self.protocol}-{self.seed}.json"
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """What tells the cell from others, in the order of `KEY`."""
+        return self.set, self.protocol, self.seed, self.method
+
+
+def find_sets(sources: Sequence[str]) -> dict[str, str]:
+    """Name the sets of `sources`, cheapest first; a folder stands for its .npz files.
+
+    Returns:
+        the source, as `data.load` takes it, of each name.
+
+    Raises:
+        InputError: a source cannot be loaded, a folder holds no set, or two have the same name.
+    """
+    cost: dict[str, int] = {}
+    found: dict[str, str] = {}
+    for source in sources:
+        files = sorted(Path(source).glob("*.npz")) if Path(source).is_dir() else [source]
+        if not files:
+            raise InputError(f"{source} holds no .npz file; name a folder that does.")
+        for file in map(str, files):
+            table = data.load(file)
+            name = table.name.removeprefix(PREFIX) if file.startswith(PREFIX) else Path(file).stem
+            if found.setdefault(name, file) != file:
+                raise InputError(f"{found[name]} and {file} are both called {name}; rename one.")
+            cost[name] = min(len(table.y), MAX_ROWS) * table.X.shape[1]
+    return {name: found[name] for name in sorted(found, key=cost.__getitem__)}
+
+
+def run_grid(settings: GridSettings, table: Mapping[str, Factory]) -> pd.DataFrame:
+    """Run the chosen cells that are not finished, all sets of a seed before the next seed.
+
+    A cell that failed is kept with its error, and is tried again by the next run. `results.csv`
+    gets all that the folder keeps, from further runs too.
+
+    Args:
+        settings: what to run.
+        table: makes each method from a seed, by name.
+
+    Returns:
+        the chosen cells that ran, one row each, failed ones included.
+
+    Raises:
+        InputError: a setting, a method or a source cannot be used, or there is no cell to return.
+    """
+    settings.check()
+    methods = find_methods(settings.methods or tuple(table), table)
+    sets = find_sets(settings.data)
+    if not settings.tables_only:
+        cells = [
+            Cell(name, source, protocol, seed, method)
+            for seed in settings.seeds
+            for name, source in sets.items()
+            for protocol in settings.protocols
+            for method in methods
+        ]
+        run_cells(cells, methods, settings.out, settings.workers)
+    kept = read_results(settings.out)
+    chosen = kept["method"].isin(methods) & kept["protocol"].isin(settings.protocols)
+    chosen &= kept["seed"].isin(settings.seeds)
+    if sets:
+        chosen &= kept["set"].isin(sets)
+    if not chosen.any():
+        raise InputError(f"{settings.out} holds none of these cells; run without --tables-only.")
+    with replacing(settings.out / "results.csv") as temporary:
+        kept.to_csv(temporary, index=False)
+    return kept[chosen]
+
+
+def run_cells(
+    cells: Sequence[Cell], methods: Mapping[str, Factory], folder: Path, workers: int
+) -> None:
+    """Run the cells that are not finished, in their order."""
+    kept = read_results(folder)
+    finished = kept[kept["error"] == ""].set_index(KEY)["auroc"].to_dict()
+    left = [cell for cell in cells if cell.key not in finished]
+    done = [{"auroc": finished[cell.key], "error": ""} for cell in cells if cell.key in finished]
+    jobs = (joblib.delayed(run_cell)(cell, methods[cell.method], folder) for cell in left)
+    with (
+        tqdm(total=len(cells), initial=len(done), unit="cell") as bar,
+        joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1),
+    ):
+        for result in joblib.Parallel(return_as="generator_unordered", batch_size=1)(jobs):
+            done.append(result)
+            show(bar, done)
+
+
+def show(bar: tqdm, results: Sequence[Mapping[str, Any]]) -> None:
+    """Advance the bar; show the mean AUROC so far and the failures."""
+    scores = [result["auroc"] for result in results if not result["error"]]
+    mean = f"{np.mean(scores):.4f}" if scores else "-"
+    bar.set_postfix(auroc=mean, failed=len(results) - len(scores), refresh=False)
+    bar.update()
+
+
+def run_cell(cell: Cell, factory: Factory, folder: Path) -> dict[str, Any]:
+    """Fit and score on one thread, and write the result or the error."""
+    key = dict(zip(KEY, cell.key, strict=True))
+    try:
+        with single_thread():
+            result = {**key, **figures(cell, factory), "error": ""}
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        result = {**key, "error": reason}
+    write_json(cell.file(folder), result)
+    return result
+
+
+def figures(cell: Cell, factory: Factory) -> dict[str, Any]:
+    """Fit on the training rows and score the test rows; times are CPU time."""
+    halves = split(cell.source, cell.protocol, cell.seed)
+    method, started = factory(cell.seed), process_time()
+    method.fit(halves.X_train.copy(), halves.y_train.copy())
+    fitted = process_time()
+    scores = method.decision_function(halves.X_test.copy())
+    scored = process_time()
+    return {
+        "auroc": float(roc_auc_score(halves.y_test, scores)),
+        "average_precision": float(average_precision_score(halves.y_test, scores)),
+        "fit_seconds": fitted - started,
+        "microseconds_a_row": 1e6 * (scored - fitted) / len(scores),
+        "n_train": len(halves.y_train),
+        "n_test": len(halves.y_test),
+        **search_totals(method),
+    }
+
+
+def search_totals(method: Method) -> dict[str, int]:
+    """Sum over the rounds of hardening what the search asked and found; nothing where none ran."""
+    rounds = getattr(method, "history_", [])
+    return {name: sum(record[name] for record in rounds) for name in SEARCH if rounds}
+
+
+@lru_cache(maxsize=4)
+def split(source: str, protocol: str, seed: int) -> data.Split:
+    """Load and split a set; the methods of a set follow one another, so few are kept."""
+    return data.split(data.load(source), protocol, seed)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Keep numpy, scikit-learn and torch to one thread inside the block."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def read_results(folder: Path) -> pd.DataFrame:
+    """Read every kept cell of a folder, failed ones included, in the order of their keys."""
+    files = sorted((folder / "cells").glob("*/*.json"))
+    results = pd.DataFrame([read_json(file) for file in files], columns=COLUMNS)
+    return results.sort_values(KEY, ignore_index=True)

@@ -1,0 +1,46 @@
+"""What the benchmarks' command lines have in common."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import InputError
+from common.registry import unknown
+
+
+@dataclass(frozen=True)
+class GridSettings:
+    """Which cells to run.
+
+    Finished cells are kept in the output folder and never run again; failed ones are.
+
+    Attributes:
+        data: folders of .npz files (X, y), files, adbench:NAME, or built-in sets.
+        methods: names of methods; by default all.
+        protocols: full, few, unseen: which training anomalies are labelled.
+        seeds: of the split and the method.
+        workers: processes at once, of one thread each.
+        out: folder for the cells, results.csv and the tables.
+        tables_only: run nothing; write the tables of what is finished.
+    """
+
+    data: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ("full", "few", "unseen")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    workers: int = 2
+    out: Path = Path("results")
+    tables_only: bool = False
+
+    def check(self) -> None:
+        """Raise `InputError` where there is nothing to run or a value is out of range."""
+        from data import PROTOCOLS
+
+        if not self.data and not self.tables_only:
+            raise InputError("There is no data; name a folder of .npz files or a set with --data.")
+        for protocol in self.protocols:
+            if protocol not in PROTOCOLS:
+                raise unknown("protocol", protocol, PROTOCOLS)
+        if self.workers < 1:
+            raise InputError(f"workers is {self.workers}; give at least 1.")
+        if min(self.seeds, default=0) < 0:
+            raise InputError(f"A seed is {min(self.seeds)}; give at least 0.")

@@ -1,0 +1,138 @@
+"""Markdown tables of finished cells: means, ranks, wins, times and paired tests."""
+
+from pathlib import Path
+
+import pandas as pd
+from scipy.stats import wilcoxon
+
+from common.files import replacing
+from data import PROTOCOLS
+
+MEAN = "mean of the protocols"
+
+
+def per_set(results: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Average a measure over seeds, then over protocols.
+
+    Only what all methods have finished counts: seeds of a set and protocol that one lacks are left
+    out for all, and so are sets that lack one of the protocols.
+
+    Args:
+        results: finished cells of the methods and protocols to compare.
+        measure: a column.
+
+    Returns:
+        one row a set, one column a method.
+    """
+    cells = results.pivot_table(index=["set", "protocol", "seed"], columns="method", values=measure)
+    seeds_averaged = cells.dropna().groupby(["set", "protocol"]).mean()
+    n_protocols = results["protocol"].nunique()
+    complete = seeds_averaged.groupby("set").filter(lambda rows: len(rows) == n_protocols)
+    return complete.groupby("set").mean()
+
+
+def summarise(results: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Compare methods over sets; one row a method, best mean AUROC first.
+
+    Ranks are taken within a set, on the AUROC averaged over its seeds (and protocols); ties share
+    the mean rank, and a win. Time to fit is the mean over cells, time to score is over all test
+    rows of all cells; both are CPU time on one thread.
+
+    Args:
+        results: finished cells of the methods and protocols to compare.
+        reference: the method that the others are tested against.
+    """
+    auroc = per_set(results, "auroc")
+    table = pd.DataFrame(
+        {
+            "mean AUROC": auroc.mean(),
+            "mean AP": per_set(results, "average_precision").mean(),
+            "mean rank": auroc.rank(axis=1, ascending=False).mean(),
+            "wins": auroc.eq(auroc.max(axis=1), axis=0).sum(),
+            **times(results),
+        }
+    )
+    if reference in auroc:
+        table[f"p v. {reference}"] = {
+            method: p_value(auroc[method], auroc[reference])
+            for method in auroc.drop(columns=reference)
+        }
+    return table.sort_values("mean AUROC", ascending=False)
+
+
+def times(results: pd.DataFrame) -> dict[str, pd.Series]:
+    """Seconds to fit, the mean over cells, and microseconds to score a row, over all test rows."""
+    pooled = results.assign(microseconds=results["microseconds_a_row"] * results["n_test"])
+    cells = pooled.groupby("method")
+    return {
+        "fit, s": cells["fit_seconds"].mean(),
+        "score, us a row": cells["microseconds"].sum() / cells["n_test"].sum(),
+    }
+
+
+def p_value(first: pd.Series, second: pd.Series) -> float:
+    """Two-sided Wilcoxon signed-rank test of paired figures; 1 where they do not differ at all."""
+    if (first == second).all():
+        return 1.0
+    return float(wilcoxon(first, second).pvalue)
+
+
+DIGITS = {
+    **dict.fromkeys(["mean AUROC", "mean AP", *PROTOCOLS, MEAN], ".4f"),
+    "mean rank": ".2f",
+    "wins": ".0f",
+    "fit, s": ".2f",
+    "score, us a row": ".1f",
+    "bypasses per 1000": ".1f",
+    "found per 1000": ".2f",
+}
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Lay out a table; p values take two significant digits, a missing figure is a dash."""
+    lines = [["method", *table.columns], ["---", *["---:"] * len(table.columns)]]
+    for method, row in table.iterrows():
+        figures = [
+            "-" if pd.isna(value) else format(value, DIGITS.get(str(name), ".2g"))
+            for name, value in row.items()
+        ]
+        lines.append([str(method), *figures])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def by_protocol(done: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Part finished cells by protocol; all together follow where there is more than one."""
+    parts = {name: part for name in PROTOCOLS if len(part := done[done["protocol"] == name])}
+    return parts | {MEAN: done} if len(parts) > 1 else parts
+
+
+def report(results: pd.DataFrame, reference: str) -> str:
+    """Write a section for each protocol and for their mean, and one for cells that failed."""
+    sections = []
+    for name, part in by_protocol(results[results["error"] == ""]).items():
+        table = markdown(summarise(part, reference))
+        sections.append(f"## {name}\n\n{coverage(part)}\n\n{table}\n")
+    return "\n".join([*sections, failures(results)])
+
+
+def coverage(done: pd.DataFrame) -> str:
+    """Say which cells a table is made of."""
+    seeds = ", ".join(map(str, sorted(done["seed"].unique())))
+    return f"{len(per_set(done, 'auroc'))} of {done['set'].nunique()} sets, seeds {seeds}"
+
+
+def failures(results: pd.DataFrame) -> str:
+    """List the cells that failed; empty where none did."""
+    failed = results[results["error"] != ""]
+    lines = [
+        f"- {cell['set']}, {cell['protocol']}, seed {cell['seed']}, {cell['method']}:"
+        f" {cell['error']}"
+        for _, cell in failed.iterrows()
+    ]
+    return "\n".join([f"## Failed: {len(failed)} cells", "", *lines, ""]) if lines else ""
+
+
+def write_text(text: str, file: Path) -> None:
+    """Write `text`, atomically."""
+    with replacing(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,96 @@
+"""Parts of the method with one thing taken out or exchanged, for the ablation."""
+
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from torch import Tensor, nn
+
+from agents.algorithms import find_algorithm
+from detectors.mamba2 import Mamba2
+from detectors.mamba_moe import MambaMoEDetector
+from detectors.mixture import Mixture
+from envs.core import LatentCore
+from generators.cvae import ConditionalVAE
+from generators.feasibility import FeasibilityGate
+
+
+class DefaultPPO(PPO):
+    """PPO with the settings that the algorithm `ppo` has here; it can reach the env's core."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**{**find_algorithm("ppo")[1], **arguments})
+
+    @property
+    def core(self) -> LatentCore:
+        """The arithmetic of the env that is acted in."""
+        assert self.env is not None
+        return self.env.get_attr("core")[0]
+
+
+class OpenGate(FeasibilityGate):
+    """Takes every row for feasible; the radius, novelty's unit, stays that of `gate`."""
+
+    def __init__(self, gate: FeasibilityGate) -> None:
+        super().__init__(gate.scaler)
+        self.references, self.radius = gate.references, gate.radius
+
+    def margin(self, scaled: Tensor) -> Tensor:
+        """Return 1 for every row."""
+        return torch.ones(len(scaled))
+
+
+class UngatedPPO(DefaultPPO):
+    """PPO in an env whose feasibility gate stands open, in reward, success and bank."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.core.scenario = replace(self.core.scenario, gate=OpenGate(self.core.scenario.gate))
+
+
+class SingleMindedPPO(DefaultPPO):
+    """PPO without the reward's diversity term."""
+
+    def learn(self, *arguments: Any, **keywords: Any) -> Self:
+        """Learn a round; the loop sets the reward's weights before each."""
+        self.core.weights = replace(self.core.weights, diversity=0.0)
+        return super().learn(*arguments, **keywords)
+
+
+class FrozenVAE(ConditionalVAE):
+    """The default generator, never refreshed on what was found."""
+
+    def partial_fit(self, X: np.ndarray, y: np.ndarray) -> Self:
+        """Stay as it is."""
+        return self
+
+
+class PerceptronBlock(nn.Module):
+    """A perceptron on each token with as many parameters, hence multiplications, as `block`."""
+
+    def __init__(self, block: Mamba2) -> None:
+        super().__init__()
+        d_model = block.in_proj.in_features
+        n_parameters = sum(parameter.numel() for parameter in block.parameters())
+        hidden = round((n_parameters - d_model) / (2 * d_model + 1))
+        self.layers = nn.Sequential(
+            nn.Linear(d_model, hidden), nn.SiLU(), nn.Linear(hidden, d_model)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens, float32 (n, length, d_model), to the same shape."""
+        return self.layers(tokens)
+
+
+class PerceptronMoEDetector(MambaMoEDetector):
+    """The flagship with a perceptron in place of each Mamba-2 block."""
+
+    def _build(self) -> Mixture:
+        network = super()._build()
+        for module in list(network.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, Mamba2):
+                    setattr(module, name, PerceptronBlock(child))
+        return network

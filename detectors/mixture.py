@@ -1,0 +1,227 @@
+"""The flagship's network: sparse Mamba-2 experts beside trees, a linear expert and a memory."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detectors.linear_expert import LinearExpert
+from detectors.mamba2 import make_block
+from detectors.memory import N_MEASURES, Memory
+from detectors.preprocessing import PiecewiseLinearEncoding
+from detectors.tree_expert import TreeExpert
+
+N_HEADS = 2
+REAL, HARDENED = range(N_HEADS)
+N_UNHARDENED = 5
+# of the opinions below, in their order; the last two are multiplied by the trust in synthetic rows
+WEIGHTS = (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+
+class Sizes(NamedTuple):
+    """What determines the shapes of a `Mixture`."""
+
+    n_features: int
+    n_bins: int
+    n_tokens: int
+    d_model: int
+    depth: int
+    n_experts: int
+    top_k: int
+    n_trees: int
+    n_hardened_trees: int
+    n_normals: int
+
+
+class MambaExpert(nn.Module):
+    """Pre-norm residual Mamba-2 blocks and a linear head on the mean token."""
+
+    def __init__(self, d_model: int, depth: int, device: torch.device) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.RMSNorm(d_model) for _ in range(depth))
+        self.blocks = nn.ModuleList(make_block(device, d_model=d_model) for _ in range(depth))
+        self.head = nn.Linear(d_model, N_HEADS)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens, float32 (n, n_tokens, d_model), to two logits, (n, 2)."""
+        for norm, block in zip(self.norms, self.blocks, strict=True):
+            tokens = tokens + block(norm(tokens))
+        return self.head(tokens.mean(dim=1))
+
+
+class NoisyTopKRouter(nn.Module):
+    """Noisy top-k gating with a load-balancing loss (Shazeer et al. 2017, section 2.1 and 4)."""
+
+    def __init__(self, n_inputs: int, n_experts: int, top_k: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(n_inputs, n_experts)
+        self.noise = nn.Linear(n_inputs, n_experts)
+        nn.init.zeros_(self.noise.weight)
+        self.top_k = top_k
+
+    def forward(self, x: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Return gates, (n, E) with `top_k` non-zero entries a row, and the balance loss.
+
+        Noise is added only where a `generator` is given.
+        """
+        logits = self.gate(x)
+        if generator is not None:
+            scale = F.softplus(self.noise(x))
+            logits = logits + scale * torch.randn(logits.shape, generator=generator)
+        values, chosen = logits.topk(self.top_k, dim=1)
+        gates = torch.zeros_like(logits).scatter(1, chosen, values.softmax(dim=1))
+        importance = logits.softmax(dim=1).mean(dim=0)
+        return gates, importance.var(correction=0) / importance.mean().square()
+
+
+class Mixture(nn.Module):
+    """Preprocessing, router and sparse Mamba experts, beside experts that see every row.
+
+    Seven opinions are formed of a row. Five are there before hardening: of the Mamba experts, of a
+    linear expert, of boosted trees without and with the memory's measures among their columns, all
+    of these on known anomalies against the rest, and of a memory of normal rows. Two come with it:
+    of a second head of the Mamba experts and of further trees, both trained on known and synthetic
+    anomalies together. Real anomalies, few as they may be, thus keep their say among thousands of
+    synthetic ones, and members err differently. That a measure of novelty helps as a column of a
+    supervised model is XGBOD's finding (Zhao & Hryniewicki 2018).
+    """
+
+    center: Tensor
+    spread: Tensor
+    weight: Tensor
+    offset: Tensor
+
+    def __init__(self, sizes: Sizes, device: torch.device) -> None:
+        super().__init__()
+        self.encoding = PiecewiseLinearEncoding(sizes.n_features, sizes.n_bins)
+        self.memory = Memory(sizes.n_normals, sizes.n_features)
+        n_inputs = self.encoding.n_outputs + N_MEASURES
+        self.tokenizer = nn.Linear(n_inputs, sizes.n_tokens * sizes.d_model)
+        self.d_model = sizes.d_model
+        self.router = NoisyTopKRouter(n_inputs, sizes.n_experts, sizes.top_k)
+        self.experts = nn.ModuleList(
+            MambaExpert(sizes.d_model, sizes.depth, device) for _ in range(sizes.n_experts)
+        )
+        self.linear = LinearExpert(sizes.n_features)
+        self.plain_trees = TreeExpert(sizes.n_trees)
+        self.trees = TreeExpert(sizes.n_trees)
+        self.hardened_trees = TreeExpert(sizes.n_hardened_trees)
+        self.register_buffer("center", torch.zeros(len(WEIGHTS)))
+        self.register_buffer("spread", torch.ones(len(WEIGHTS)))
+        self.register_buffer("weight", torch.tensor(WEIGHTS))
+        self.register_buffer("offset", torch.zeros(()))
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Return the log-odds of anomaly, float32 (n,), of rows in the input's units, (n, d)."""
+        scaled = self.encoding.scaler(X)
+        return self.combine(self.opinions(scaled, self.memory(scaled)))
+
+    def opinions(self, scaled: Tensor, measures: Tensor) -> Tensor:
+        """Return every member's logit, float32 (n, 7).
+
+        Args:
+            scaled: scaled rows, float32 (n, d).
+            measures: the memory's measures of them, float32 (n, 2).
+        """
+        columns = torch.cat([scaled, measures], dim=1)
+        mamba = self.mamba(self.encode(scaled, measures))
+        hardened_trees = (
+            self.hardened_trees(columns) if self.weight[-1] else torch.zeros_like(measures[:, 0])
+        )
+        opinions = [
+            mamba[:, REAL],
+            self.linear(scaled),
+            self.plain_trees(scaled),
+            self.trees(columns),
+            measures[:, 0],
+            mamba[:, HARDENED],
+            hardened_trees,
+        ]
+        return torch.stack(opinions, dim=1)
+
+    def combine(self, opinions: Tensor) -> Tensor:
+        """Return the log-odds of anomaly, (n,), from opinions, (n, 7).
+
+        An opinion is standardised by the training rows labelled 0, so that all speak in one unit,
+        and says `normal` with the logistic probability that is 1/2 at one deviation. A row is
+        normal if all say so (a noisy or): weighted log-probabilities of being normal are summed.
+        `offset` moves the log-odds so that a share of the training rows labelled 0 is above 0.
+        """
+        standardised = (opinions - self.center) / self.spread
+        surprise = (self.weight * F.softplus(standardised - 1)).sum(dim=1)
+        surprise = surprise.clamp(min=1e-30)
+        return surprise + torch.log(-torch.expm1(-surprise)) - self.offset
+
+    @torch.no_grad()
+    def calibrate(self, scaled: Tensor, measures: Tensor, contamination: float) -> None:
+        """Standardise the opinions and set the offset, from training rows labelled 0.
+
+        Args:
+            scaled: scaled rows, float32 (n, d).
+            measures: the memory's measures of them, none being measured against itself.
+            contamination: share of them that shall score above 0.
+        """
+        opinions = self.opinions(scaled, measures)
+        self.center.copy_(opinions.mean(dim=0))
+        self.spread.copy_(opinions.std(dim=0, correction=0).clamp(min=1e-2))
+        self.offset.zero_()
+        self.offset.copy_(self.combine(opinions).double().quantile(1 - contamination))
+
+    def trust_synthetic(self, trust: float) -> None:
+        """Weigh the opinions formed of synthetic rows by `trust` in [0, 1]; 0 leaves them out."""
+        self.weight[N_UNHARDENED:] = trust * torch.tensor(WEIGHTS[N_UNHARDENED:])
+
+    def encode(self, scaled: Tensor, measures: Tensor) -> Tensor:
+        """Return what router and tokenizer see of scaled rows, (n, d), and measures, (n, 2)."""
+        return torch.cat([self.encoding(scaled), measures], dim=1)
+
+    def mamba(self, encoded: Tensor) -> Tensor:
+        """Return the gated sum of the Mamba experts' logits, (n, 2), of encoded rows, (n, m)."""
+        mixed = encoded.new_zeros(len(encoded), N_HEADS)
+        for routed, gate, logits in self.route(encoded, None)[0]:
+            mixed = mixed.index_add(0, routed, gate[:, None] * logits)
+        return mixed
+
+    def route(
+        self, encoded: Tensor, generator: torch.Generator | None
+    ) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor]:
+        """Send encoded rows, (n, m), to their experts.
+
+        Returns:
+            for each expert with rows: their numbers (r,), gates (r,) and logits (r, 2); the
+            router's balance loss.
+        """
+        gates, balance = self.router(encoded, generator)
+        tokens = self.tokenizer(encoded).unflatten(1, (-1, self.d_model))
+        parts = []
+        for index, expert in enumerate(self.experts):
+            routed = gates[:, index].nonzero().squeeze(1)
+            if len(routed):
+                parts.append((routed, gates[routed, index], expert(tokens[routed])))
+        return parts, balance
+
+    def loss(
+        self, batches: list[Tensor], synthetic_ratio: float, generator: torch.Generator
+    ) -> Tensor:
+        """Cross-entropy of every Mamba expert, weighted by its gates (Jacobs et al. 1991).
+
+        Experts answer for themselves and not for their mixture, so that they stay an ensemble.
+
+        Args:
+            batches: encoded normal, known and, if any, synthetic rows, each float32 (m, n_inputs).
+            synthetic_ratio: weight of all synthetic rows for that of all known anomalies.
+            generator: of the routing noise.
+        """
+        encoded, m = torch.cat(batches), len(batches[0])
+        kind = torch.arange(len(batches), device=encoded.device).repeat_interleave(m)
+        targets = torch.stack([kind == 1, kind >= 1], dim=1).float()
+        counted = torch.ones_like(targets)
+        counted[2 * m :] = torch.tensor([0.0, synthetic_ratio])
+        parts, balance = self.route(encoded, generator)
+        loss = 0.01 * balance
+        for routed, gate, logits in parts:
+            weight = gate[:, None] * counted[routed] / (2 * m)
+            errors = F.binary_cross_entropy_with_logits(logits, targets[routed], reduction="none")
+            loss = loss + (weight * errors).sum()
+        return loss

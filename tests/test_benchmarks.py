@@ -1,0 +1,414 @@
+"""The grid, its tables, the peers and the ablation's variants."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import blobs
+from sklearn.metrics import roc_auc_score
+
+from agents.hardening import Hardened, harden
+from agents.settings import HardeningSettings
+from benchmarks import ablation, tables
+from benchmarks.devnet import DevNet, ScoringNetwork, deviation_loss
+from benchmarks.grid import read_results, run_grid
+from benchmarks.methods import METHODS, PEERS, Peer
+from benchmarks.settings import GridSettings
+from benchmarks.variants import FrozenVAE, OpenGate, PerceptronMoEDetector
+from common.errors import InputError
+from detectors.mamba2 import Mamba2
+from detectors.mamba_moe import MambaMoEDetector
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = {
+    "xgboost": ["xgboost"],
+    "lightgbm": ["lightgbm"],
+    "xgbod": ["pyod", "xgboost"],
+    "tabm": ["tabm"],
+    **{name: ["pyod"] for name in ("knn", "lof", "iforest", "ecod")},
+}
+
+
+class FirstColumn:
+    """Scores a row by its first column; `fits` are its calls of `fit`."""
+
+    def __init__(self, fits: list[int], before_fit: Callable[[int], None]) -> None:
+        self.fits, self.before_fit = fits, before_fit
+
+    def fit(self, X, y):
+        self.before_fit(len(self.fits))
+        self.fits.append(len(y))
+        return self
+
+    def decision_function(self, X):
+        return X[:, 0]
+
+
+def first_column(before_fit: Callable[[int], None] = lambda n: None):
+    """Return a method table, and the list of its fits."""
+    fits: list[int] = []
+    return {"first": lambda seed: FirstColumn(fits, before_fit)}, fits
+
+
+@pytest.fixture
+def settings(tmp_path) -> GridSettings:
+    """Two sets, three protocols, two seeds: twelve cells a method."""
+    return GridSettings(data=("wine", "breast-cancer"), seeds=(0, 1), workers=1, out=tmp_path)
+
+
+def test_second_run_recomputes_nothing_and_adds_what_is_new(settings):
+    table, fits = first_column()
+    first = run_grid(settings, table)
+    assert len(fits) == 12
+    pd.testing.assert_frame_equal(run_grid(settings, table), first)
+    assert len(fits) == 12
+    run_grid(replace(settings, seeds=(0, 1, 2)), table)
+    assert len(fits) == 18
+    more = run_grid(settings, table | {"second": table["first"]})
+    assert len(fits) == 30
+    assert set(more["method"]) == {"first", "second"}
+    assert len(pd.read_csv(settings.out / "results.csv")) == 30
+
+
+def test_interrupted_run_keeps_finished_cells_and_goes_on(settings):
+    def interrupt(n: int) -> None:
+        if n == 5:
+            raise KeyboardInterrupt
+
+    table, fits = first_column(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(settings, table)
+    kept = {file: file.read_bytes() for file in settings.out.glob("cells/*/*.json")}
+    assert len(kept) == len(fits) == 5
+    table, fits = first_column()
+    assert len(run_grid(settings, table)) == 12
+    assert len(fits) == 7
+    assert all(file.read_bytes() == content for file, content in kept.items())
+
+
+def test_seed_0_runs_over_all_sets_first_and_cheap_sets_before_dear_ones(settings):
+    table, fits = first_column()
+    run_grid(replace(settings, protocols=("full",)), table)
+    assert fits == sorted(fits[:2]) * 2
+
+
+def test_cells_hold_the_figures_of_the_held_out_rows(settings):
+    import data
+
+    table, _ = first_column()
+    (cell,) = run_grid(
+        replace(settings, data=("wine",), protocols=("unseen",), seeds=(1,)), table
+    ).to_dict("records")
+    halves = data.split(data.load("wine"), "unseen", 1)
+    assert cell["auroc"] == pytest.approx(roc_auc_score(halves.y_test, halves.X_test[:, 0]))
+    assert (cell["n_train"], cell["n_test"]) == (len(halves.y_train), len(halves.y_test))
+    assert cell["fit_seconds"] >= 0
+    assert cell["microseconds_a_row"] > 0
+
+
+def test_failed_cell_is_reported_and_tried_again(settings):
+    def fail(n: int) -> None:
+        if n == 5:
+            raise ValueError("no\nluck")
+
+    table, fits = first_column(fail)
+    results = run_grid(settings, table)
+    assert len(fits) == 5
+    assert (results["error"] == "ValueError: no luck").sum() == 7
+    text = tables.report(results, "first")
+    assert "## Failed: 7 cells" in text
+    assert "seed 1, first: ValueError: no luck" in text
+    table, fits = first_column()
+    assert (run_grid(settings, table)["error"] == "").all()
+    assert len(fits) == 7
+
+
+def test_two_workers_agree_with_one(settings):
+    table = {name: METHODS[name] for name in ("logistic-regression", "extra-trees")}
+    few = replace(settings, protocols=("full",), seeds=(0,))
+    measures = ["set", "method", "auroc", "average_precision", "error"]
+    alone = run_grid(few, table)[measures]
+    together = run_grid(replace(few, workers=2, out=settings.out / "two"), table)[measures]
+    pd.testing.assert_frame_equal(alone, together)
+
+
+def test_bad_settings_are_refused(settings, tmp_path):
+    table, _ = first_column()
+    (tmp_path / "empty").mkdir()
+    refused = {
+        "no data": replace(settings, data=()),
+        "did you mean full": replace(settings, protocols=("ful",)),
+        "did you mean first": replace(settings, methods=("frist",)),
+        "workers": replace(settings, workers=0),
+        "seed": replace(settings, seeds=(-1,)),
+        "holds none": replace(settings, tables_only=True),
+        "no .npz": replace(settings, data=(str(tmp_path / "empty"),)),
+    }
+    for words, bad in refused.items():
+        with pytest.raises(InputError, match=words):
+            run_grid(bad, table)
+    X, y = blobs()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "same.npz", X=X, y=y)
+    same = tuple(str(tmp_path / name) for name in ("a", "b"))
+    with pytest.raises(InputError, match="both called same"):
+        run_grid(replace(settings, data=same), table)
+
+
+def test_method_whose_package_is_missing_is_refused_before_anything_runs(settings):
+    from benchmarks.methods import supervised
+
+    table, fits = first_column()
+    table["absent"] = partial(supervised, "no_such_package:Classifier")
+    with pytest.raises(InputError, match=r"'absent'.*requirements-benchmarks.txt"):
+        run_grid(settings, table)
+    assert not fits
+
+
+def cells(scores: dict[str, list[list[float]]], protocol: str = "full") -> pd.DataFrame:
+    """Finished cells from the AUROC of each method, set and seed."""
+    records = [
+        {
+            "set": f"set{number}",
+            "protocol": protocol,
+            "seed": seed,
+            "method": method,
+            "auroc": auroc,
+            "average_precision": auroc / 2,
+            "fit_seconds": float(seed),
+            "microseconds_a_row": 1.0 + number,
+            "n_train": 10,
+            "n_test": 10 * (number + 1),
+            "error": "",
+        }
+        for method, sets in scores.items()
+        for number, seeds in enumerate(sets)
+        for seed, auroc in enumerate(seeds)
+    ]
+    return pd.DataFrame(records)
+
+
+SCORES = {
+    "a": [[0.9, 0.7], [0.6, 0.6], [1.0, 1.0]],
+    "b": [[0.7, 0.7], [0.7, 0.7], [1.0, 1.0]],
+    "c": [[0.1, 0.9], [0.9, 0.1], [0.2, 0.4]],
+}
+
+
+def test_summary_agrees_with_figures_worked_out_by_hand():
+    summary = tables.summarise(cells(SCORES), "a")
+    assert summary.index.tolist() == ["a", "b", "c"] or summary.index.tolist() == ["b", "a", "c"]
+    assert summary["mean AUROC"].to_dict() == pytest.approx({"a": 0.8, "b": 0.8, "c": 1.3 / 3})
+    assert summary["mean AP"]["a"] == pytest.approx(0.4)
+    # ranks: set0 .8 .7 .5, set1 .6 .7 .5, set2 1 1 .3
+    assert summary["mean rank"].to_dict() == pytest.approx({"a": 4.5 / 3, "b": 4.5 / 3, "c": 3})
+    assert summary["wins"].to_dict() == {"a": 2, "b": 2, "c": 0}
+    assert summary["fit, s"]["b"] == 0.5
+    assert summary["score, us a row"]["b"] == pytest.approx((1 * 10 + 2 * 20 + 3 * 30) / 60)
+    assert np.isnan(summary["p v. a"]["a"])
+
+
+def test_p_value_is_the_exact_signed_rank_test():
+    better = pd.Series([0.9, 0.8, 0.7, 0.95, 0.85, 0.75])
+    worse = better - [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]
+    assert tables.p_value(better, worse) == pytest.approx(2 / 2**6)
+    assert tables.p_value(better, better) == 1.0
+
+
+def test_cells_that_one_method_lacks_count_for_none():
+    results = cells(SCORES)
+    lacking = results[~((results["method"] == "b") & (results["set"] == "set0"))]
+    assert tables.summarise(lacking, "a")["mean AUROC"]["a"] == pytest.approx(0.8)
+    assert tables.coverage(lacking) == "2 of 3 sets, seeds 0, 1"
+    one_seed = results[
+        ~((results["method"] == "b") & (results["set"] == "set0") & (results["seed"] == 1))
+    ]
+    assert tables.per_set(one_seed, "auroc")["a"]["set0"] == pytest.approx(0.9)
+
+
+def test_mean_of_the_protocols_averages_seeds_within_a_protocol_first():
+    full, few = cells(SCORES), cells({name: [[0.5, 0.5]] for name in SCORES}, "few")
+    both = pd.concat([full, few[few["seed"] == 0]])
+    mean = tables.per_set(both, "auroc")
+    assert mean.index.tolist() == ["set0"]
+    assert mean["a"]["set0"] == pytest.approx((0.8 + 0.5) / 2)
+    text = tables.report(both, "a")
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## full",
+        "## few",
+        "## mean of the protocols",
+    ]
+
+
+def test_markdown_has_a_row_a_method_and_a_dash_for_what_is_missing():
+    lines = tables.markdown(tables.summarise(cells(SCORES), "a")).splitlines()
+    assert lines[0].startswith("| method | mean AUROC | mean AP | mean rank | wins |")
+    (own,) = [line for line in lines if line.startswith("| a |")]
+    assert own == "| a | 0.8000 | 0.4000 | 1.50 | 2 | 0.50 | 2.3 | - |"
+
+
+class Recorder:
+    """Remembers what it was fitted on, and scores by the first column."""
+
+    def fit(self, X, y=None):
+        self.seen = X, y
+
+    def predict_proba(self, X):
+        return np.column_stack([1 - X[:, 0], X[:, 0]])
+
+
+def test_peers_are_scaled_on_their_training_rows_and_one_class_ones_see_no_labels(rows):
+    X, y = rows
+    supervised, one_class = (Peer(Recorder(), kind).fit(X, y) for kind in (False, True))
+    scaled = (X - X.mean(axis=0)) / X.std(axis=0)
+    np.testing.assert_allclose(supervised.estimator.seen[0], scaled)
+    assert supervised.estimator.seen[1] is y
+    np.testing.assert_allclose(one_class.estimator.seen[0], scaled[y == 0])
+    assert one_class.estimator.seen[1] is None
+    shifted = X + 3
+    np.testing.assert_allclose(
+        supervised.decision_function(shifted), scaled[:, 0] + 3 / X[:, 0].std()
+    )
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peer_scores_alike_with_the_same_seed_and_finds_what_stands_out(name):
+    for package in PACKAGES.get(name, []):
+        pytest.importorskip(package, reason="requirements-benchmarks.txt is not installed")
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.standard_normal((120, 3)), rng.standard_normal((20, 3)) + 3])
+    X, y = np.column_stack([X, np.ones(len(X))]), np.repeat([0, 1], [120, 20])
+    first, second = (METHODS[name](3).fit(X, y).decision_function(X) for _ in range(2))
+    assert first.shape == (len(X),)
+    np.testing.assert_array_equal(first, second)
+    assert roc_auc_score(y, first) > 0.9
+
+
+def test_deviation_loss_agrees_with_its_formula_and_refuses_to_pair_all_with_all():
+    prior = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    scores, y = torch.tensor([0.5, -2.0, 3.0, 9.0]), torch.tensor([0.0, 0.0, 1.0, 1.0])
+    z = [(float(s) - float(prior.mean())) / float(prior.std()) for s in scores]
+    expected = (abs(z[0]) + abs(z[1]) + (5 - z[2]) + 0) / 4
+    assert float(deviation_loss(scores, y, prior)) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="differ in shape"):
+        deviation_loss(scores[:, None], y, prior)
+
+
+def test_every_layer_of_devnet_gets_a_gradient():
+    torch.manual_seed(0)
+    network, prior = ScoringNetwork(4, 20), torch.randn(5000)
+    y = torch.arange(2).repeat_interleave(32).float()
+    deviation_loss(network(torch.randn(64, 4)), y, prior).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_devnet_puts_anomalies_a_margin_above_normals():
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.standard_normal((200, 4)), rng.standard_normal((10, 4)) + 3])
+    y = np.repeat([0, 1], [200, 10])
+    scores = DevNet().fit(X, y).decision_function(X)
+    assert scores[y == 1].mean() > 3
+    assert abs(scores[y == 0].mean()) < 0.5
+
+
+QUICK = HardeningSettings(rounds=1, timesteps=128, n_lanes=4, n_background=50, detector="catboost")
+
+
+def quickly(rows, **settings) -> Hardened:
+    return harden(*rows, replace(QUICK, **settings), 0)
+
+
+def test_ungated_search_takes_every_candidate_for_feasible(rows):
+    hardened = quickly(rows, algo="benchmarks.variants:UngatedPPO")
+    assert all(record["feasible"] == record["queries"] for record in hardened.history)
+    core = hardened.agent.core
+    assert isinstance(core.scenario.gate, OpenGate)
+    assert core.scenario.gate.radius == hardened.scenario.gate.radius
+    assert not isinstance(hardened.scenario.gate, OpenGate)
+
+
+def test_single_minded_search_has_no_diversity_term(rows):
+    hardened = quickly(rows, algo="benchmarks.variants:SingleMindedPPO")
+    assert hardened.agent.core.weights.diversity == 0
+    assert hardened.agent.core.weights.bypass > 0
+
+
+def test_frozen_generator_stays_as_it_was_fitted(rows):
+    generator = FrozenVAE(latent_dim=2, steps=20).fit(*rows)
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    generator.partial_fit(*rows)
+    assert all(torch.equal(before[name], now) for name, now in generator.state_dict().items())
+
+
+def test_perceptron_mixture_has_no_mamba_and_as_many_parameters(rows):
+    quick = {"n_experts": 2, "top_k": 1, "steps": 20}
+    mamba = MambaMoEDetector(**quick).fit(*rows).network_
+    network = PerceptronMoEDetector(**quick).fit(*rows).network_
+    assert any(isinstance(module, Mamba2) for module in mamba.modules())
+    assert not any(isinstance(module, Mamba2) for module in network.modules())
+    counts = [sum(p.numel() for p in net.parameters()) for net in (mamba, network)]
+    assert counts[1] == pytest.approx(counts[0], rel=0.02)
+
+
+def test_ablation_tests_each_row_against_the_one_before():
+    sets = [[0.5 + 0.01 * number] for number in range(6)]
+    better = [[auroc + 0.01 * (number + 1)] for number, (auroc,) in enumerate(sets)]
+    done = cells({"mamba-moe": sets, "random": better, "swift-hydra": better})
+    done = done.assign(queries=np.nan, bypasses=np.nan, successes=np.nan)
+    for method, found in (("random", 1), ("swift-hydra", 6)):
+        mine = done["method"] == method
+        done.loc[mine, ["queries", "bypasses", "successes"]] = [500, 2 * found, found]
+    summary = ablation.summarise(done)
+    assert summary.index.tolist() == ["no augmentation", "random latents", "PPO (default)"]
+    assert np.isnan(summary["p, full"].iloc[0])
+    assert summary["p, full"].iloc[1:].tolist() == pytest.approx([2 / 2**6, 1.0])
+    assert summary["found per 1000"].iloc[1:].tolist() == pytest.approx([2.0, 12.0])
+    assert summary["bypasses per 1000"].iloc[1:].tolist() == pytest.approx([4.0, 24.0])
+    gains = ablation.differences(done)
+    assert gains.index.tolist() == [
+        "PPO (default) less no augmentation",
+        "PPO (default) less random latents",
+    ]
+    assert gains["full"].tolist() == pytest.approx([0.035, 0.0])
+    assert gains["p, full"].tolist() == pytest.approx([2 / 2**6, 1.0])
+    ratios = ablation.policy_ratios(done)
+    assert ratios.loc["mamba-moe"].tolist() == pytest.approx([6, 6.0])
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_accuracy_command_writes_csv_and_tables(tmp_path):
+    where = ["--protocols", "full", "few", "--seeds", 0, "--out", tmp_path]
+    methods = ["--methods", "logistic-regression", "unhardened-extra-trees"]
+    run = ["benchmarks.accuracy", "--data", "wine", *methods, *where]
+    done = command(*run, "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == (tmp_path / "accuracy.md").read_text().strip()
+    assert "auroc=" in done.stderr
+    results = read_results(tmp_path)
+    assert len(results) == 4
+    assert (results["error"] == "").all()
+    again = command("benchmarks.accuracy", "--tables-only", *methods, *where)
+    assert again.stdout == done.stdout
+
+
+@pytest.mark.parametrize("module", ["benchmarks.accuracy", "benchmarks.ablation"])
+def test_bad_argument_is_one_sentence(module, tmp_path):
+    done = command(module, "--data", "wine", "--methods", "mamba-mo", "--out", tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "did you mean mamba-moe" in done.stderr
+    assert not list(tmp_path.iterdir())
