@@ -9,6 +9,9 @@ import pytest
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
+import detectors
+import generators
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
 SCRIPTS = {"python": sys.executable, **{n: str(ROOT / n) for n in ("train.py", "evaluate.py")}}
@@ -29,6 +32,8 @@ def test_code_blocks_run(page, tmp_path, monkeypatch):
     document = Sybil(parsers, path="../docs").parse(ROOT / "docs" / page)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    for registry in (detectors.registry, generators.registry):
+        monkeypatch.setattr(registry, "specs", dict(registry.specs))
     examples = list(document.examples())
     for example in examples:
         example.evaluate()
