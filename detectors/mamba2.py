@@ -22,8 +22,15 @@ class GatedRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """Normalise over the last axis; `x` and `z` are (..., size)."""
-        return F.rms_norm(x * F.silu(z), self.weight.shape, self.weight, self.eps)
+        """Normalise over the channels; `x` and `z` are (length, size, batch)."""
+        return rms_norm(x * F.silu(z), self.weight, self.eps)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Scale `x`, (length, size, batch), to a mean square of 1 over its channels, then by `weight`,
+    (size,).
+    """
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + eps) * weight[:, None]
 
 
 class Mamba2(nn.Module):
@@ -71,43 +78,54 @@ class Mamba2(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Map tokens `u`, float32 (batch, length, d_model), to the same shape."""
-        batch, length, _ = u.shape
-        z, xBC, dt = self.in_proj(u).split(
-            [self.d_inner, self.d_inner + 2 * self.d_state, self.nheads], dim=-1
-        )
+        return self.columns_first(u.permute(1, 2, 0)).permute(2, 0, 1)
+
+    def columns_first(self, u: Tensor) -> Tensor:
+        """Map tokens `u`, float32 (length, d_model, batch), to the same shape.
+
+        In this layout channels are split without a copy, and every elementwise step runs along the
+        batch: on a CPU a third of the time of (batch, length, channels).
+        """
+        sizes = [self.d_inner, self.d_inner + 2 * self.d_state, self.nheads]
+        z, xBC, dt = project(self.in_proj, u).split(sizes, dim=1)
         xBC = F.silu(self.convolve(xBC))
-        x, B, C = xBC.split([self.d_inner, self.d_state, self.d_state], dim=-1)
-        x = x.reshape(batch, length, self.nheads, self.headdim)
-        y = self.dual_form(x, F.softplus(dt + self.dt_bias), B, C) + self.D[:, None] * x
-        return self.out_proj(self.norm(y.reshape(batch, length, self.d_inner), z))
+        x, B, C = xBC.split([self.d_inner, self.d_state, self.d_state], dim=1)
+        heads = x.unflatten(1, (self.nheads, self.headdim))
+        y = self.dual_form(heads, F.softplus(dt + self.dt_bias[:, None]), B, C)
+        return project(self.out_proj, self.norm(y.flatten(1, 2), z))
 
     def convolve(self, x: Tensor) -> Tensor:
-        """Apply `conv1d` causally to (batch, length, channels), tap by tap.
-
-        On a CPU and for short sequences this takes half the time of the grouped convolution.
-        """
-        length, taps = x.shape[1], self.conv1d.weight.squeeze(1).unbind(dim=1)
-        padded = F.pad(x, (0, 0, len(taps) - 1, 0))
-        y: Tensor = self.conv1d.bias  # type: ignore[assignment]
-        for shift, tap in enumerate(taps):
-            y = torch.addcmul(y, padded[:, shift : shift + length], tap)
+        """Apply `conv1d` causally to (length, channels, batch), tap by tap."""
+        taps = self.conv1d.weight.unbind(dim=2)[::-1]
+        y = (x * taps[0]).add_(self.conv1d.bias[:, None])  # type: ignore[index]
+        for shift in range(1, min(len(x), len(taps))):
+            y[shift:].addcmul_(x[:-shift], taps[shift])
         return y
 
     def dual_form(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor) -> Tensor:
-        """State-space output as masked attention (the paper's equation 16).
+        """State-space output as masked attention (the paper's equation 16), plus D times `x`.
+
+        The loop is over the tokens that are attended to.
 
         Args:
-            x: (batch, length, heads, headdim).
-            dt: step sizes, (batch, length, heads).
-            B: input projections, (batch, length, d_state).
-            C: output projections, (batch, length, d_state).
+            x: (length, heads, headdim, batch).
+            dt: step sizes, (length, heads, batch).
+            B: input projections, (length, d_state, batch).
+            C: output projections, (length, d_state, batch).
         """
-        log_decay = torch.cumsum(-dt * self.A_log.exp(), dim=1).transpose(1, 2)
-        segment = log_decay[..., :, None] - log_decay[..., None, :]
-        causal = torch.ones(segment.shape[-2:], dtype=torch.bool, device=x.device).tril()
-        decay = segment.masked_fill(~causal, -torch.inf).exp()
-        attention = (C @ B.transpose(1, 2))[:, None] * decay * dt.transpose(1, 2)[:, :, None, :]
-        return (attention @ x.transpose(1, 2)).transpose(1, 2)
+        log_decay = torch.cumsum(-dt * self.A_log.exp()[:, None], dim=0)
+        y = torch.zeros_like(x)
+        for s in range(len(x)):
+            affinity = (C[s:] * B[s]).sum(dim=1, keepdim=True)
+            attention = affinity * torch.exp(log_decay[s:] - log_decay[s]) * dt[s]
+            attention[0] += self.D[:, None]
+            y[s:].addcmul_(attention[:, :, None], x[s])
+        return y
+
+
+def project(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Apply a layer without bias to the channels of `x`, (length, channels, batch)."""
+    return torch.bmm(layer.weight.expand(len(x), -1, -1), x)
 
 
 def native_available(device: torch.device | str) -> bool:

@@ -17,7 +17,7 @@ from detectors.memory import Memory
 from detectors.mixture import Mixture, Sizes
 
 BATCH = 128
-SCORING_BATCH = 1024  # rows; what is between two layers then fits into a core's cache
+SCORING_BATCH = 16_384  # rows, so that memory stays bounded
 WEIGHT_DECAY = 1.0
 MIN_EXPERTS, MAX_EXPERTS = 4, 8
 

@@ -72,27 +72,29 @@ class Memory(nn.Module):
     def _remember(self, normals: Tensor, chosen: Tensor) -> Tensor:
         """Store the `chosen` rows and standardise; return the measures of `normals`, (n, 2)."""
         self.rows.copy_((normals[chosen] * self.column_scale).view_as(self.rows))
-        squared = self.squared_distances(normals)
-        if self.rows.shape[1] > 1:
-            squared[chosen, torch.arange(len(chosen))] = torch.inf
-        measures = self.measures(squared)
+        itself = (chosen, torch.arange(len(chosen))) if self.rows.shape[1] > 1 else None
+        measures = self.measures(normals, itself)
         self.center.copy_(measures.mean(dim=0))
         self.spread.copy_(measures.std(dim=0, correction=0).clamp(min=1e-3))
         return (measures - self.center) / self.spread
 
     def forward(self, scaled: Tensor) -> Tensor:
         """Return the measures, float32 (n, 2), of scaled rows, float32 (n, d)."""
-        return (self.measures(self.squared_distances(scaled)) - self.center) / self.spread
+        return (self.measures(scaled) - self.center) / self.spread
 
-    def squared_distances(self, scaled: Tensor) -> Tensor:
-        """Weighted mean squared difference from each remembered row, float32 (n, rows)."""
+    def measures(self, scaled: Tensor, without: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Mean and least log-distance to the groups, (n, 2), of scaled rows, (n, d).
+
+        The distance is the weighted mean squared difference; `without` counts pairs of a row and a
+        remembered row, by number, as infinitely far. What a row adds to all its distances is added
+        to the least of each group only.
+        """
         rows, remembered = scaled * self.column_scale, self.rows.flatten(0, 1)
-        squares = rows.square().sum(dim=1, keepdim=True) + remembered.square().sum(dim=1)
-        return torch.addmm(squares, rows, remembered.T, alpha=-2) / scaled.shape[1]
-
-    def measures(self, squared: Tensor) -> Tensor:
-        """Mean and least log-distance to the groups, (n, 2), from squared distances (n, rows)."""
-        nearest = squared.unflatten(1, self.rows.shape[:2]).amin(dim=2).clamp(min=0)
+        squared = torch.addmm(remembered.square().sum(dim=1), rows, remembered.T, alpha=-2)
+        if without is not None:
+            squared[without] = torch.inf
+        nearest = squared.unflatten(1, self.rows.shape[:2]).amin(dim=2)
+        nearest = (nearest + rows.square().sum(dim=1, keepdim=True)).clamp(min=0) / scaled.shape[1]
         log_distance = 0.5 * torch.log(nearest + FLOOR)
         return torch.stack([log_distance.mean(dim=1), log_distance.amin(dim=1)], dim=1)
 

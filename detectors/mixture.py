@@ -1,5 +1,6 @@
 """The flagship's network: sparse Mamba-2 experts beside trees, a linear expert and a memory."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectors.linear_expert import LinearExpert
-from detectors.mamba2 import make_block
+from detectors.mamba2 import Mamba2, make_block, rms_norm
 from detectors.memory import N_MEASURES, Memory
 from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.tree_expert import TreeExpert
@@ -17,6 +18,9 @@ REAL, HARDENED = range(N_HEADS)
 N_UNHARDENED = 5
 # of the opinions below, in their order; the last two are multiplied by the trust in synthetic rows
 WEIGHTS = (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+EPSILON = torch.finfo(torch.float32).eps
+BLOCK = 256  # rows; what is between two layers then fits into a core's cache
+ROUTED = 512  # rows that a Mamba expert sees at once
 
 
 class Sizes(NamedTuple):
@@ -39,15 +43,22 @@ class MambaExpert(nn.Module):
 
     def __init__(self, d_model: int, depth: int, device: torch.device) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.RMSNorm(d_model) for _ in range(depth))
+        self.scales = nn.ParameterList(torch.ones(d_model) for _ in range(depth))
         self.blocks = nn.ModuleList(make_block(device, d_model=d_model) for _ in range(depth))
         self.head = nn.Linear(d_model, N_HEADS)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens, float32 (n, n_tokens, d_model), to two logits, (n, 2)."""
-        for norm, block in zip(self.norms, self.blocks, strict=True):
-            tokens = tokens + block(norm(tokens))
-        return self.head(tokens.mean(dim=1))
+        """Map tokens, float32 (n_tokens, d_model, n), to two logits, (n, 2)."""
+        for scale, block in zip(self.scales, self.blocks, strict=True):
+            tokens = tokens + columns_first(block, rms_norm(tokens, scale, EPSILON))
+        return self.head(tokens.mean(dim=0).T)
+
+
+def columns_first(block: nn.Module, tokens: Tensor) -> Tensor:
+    """Apply a block of (n, n_tokens, d_model) to tokens, (n_tokens, d_model, n)."""
+    if isinstance(block, Mamba2):
+        return block.columns_first(tokens)
+    return block(tokens.permute(2, 0, 1).contiguous()).permute(1, 2, 0)
 
 
 class NoisyTopKRouter(nn.Module):
@@ -69,10 +80,13 @@ class NoisyTopKRouter(nn.Module):
         if generator is not None:
             scale = F.softplus(self.noise(x))
             logits = logits + scale * torch.randn(logits.shape, generator=generator)
-        values, chosen = logits.topk(self.top_k, dim=1)
-        gates = torch.zeros_like(logits).scatter(1, chosen, values.softmax(dim=1))
         importance = logits.softmax(dim=1).mean(dim=0)
-        return gates, importance.var(correction=0) / importance.mean().square()
+        return self.gates(logits), importance.var(correction=0) / importance.mean().square()
+
+    def gates(self, logits: Tensor) -> Tensor:
+        """Return gates from the gate's logits, both (n, E)."""
+        values, chosen = logits.topk(self.top_k, dim=1)
+        return torch.zeros_like(logits).scatter(1, chosen, values.softmax(dim=1))
 
 
 class Mixture(nn.Module):
@@ -114,8 +128,12 @@ class Mixture(nn.Module):
 
     def forward(self, X: Tensor) -> Tensor:
         """Return the log-odds of anomaly, float32 (n,), of rows in the input's units, (n, d)."""
+        return self.combine(self.opinions(*in_blocks(self.measure, X)))
+
+    def measure(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale rows, (n, d), and return them with the memory's measures of them, (n, 2)."""
         scaled = self.encoding.scaler(X)
-        return self.combine(self.opinions(scaled, self.memory(scaled)))
+        return scaled, self.memory(scaled)
 
     def opinions(self, scaled: Tensor, measures: Tensor) -> Tensor:
         """Return every member's logit, float32 (n, 7).
@@ -124,21 +142,27 @@ class Mixture(nn.Module):
             scaled: scaled rows, float32 (n, d).
             measures: the memory's measures of them, float32 (n, 2).
         """
+        tokens, gates, others = in_blocks(self.consider, scaled, measures)
+        mamba = self.mamba(tokens, gates)
+        return torch.cat([mamba[:, :1], others[:, :4], mamba[:, 1:], others[:, 4:]], dim=1)
+
+    def consider(self, scaled: Tensor, measures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tokens and gates for the Mamba experts, and the other five members' logits."""
         columns = torch.cat([scaled, measures], dim=1)
-        mamba = self.mamba(self.encode(scaled, measures))
-        hardened_trees = (
-            self.hardened_trees(columns) if self.weight[-1] else torch.zeros_like(measures[:, 0])
-        )
-        opinions = [
-            mamba[:, REAL],
+        hardened = bool(self.weight[-1])
+        others = [
             self.linear(scaled),
             self.plain_trees(scaled),
             self.trees(columns),
             measures[:, 0],
-            mamba[:, HARDENED],
-            hardened_trees,
+            self.hardened_trees(columns) if hardened else torch.zeros_like(measures[:, 0]),
         ]
-        return torch.stack(opinions, dim=1)
+        layers = self.tokenizer, self.router.gate  # as one: a narrow product is a slow one
+        weight, bias = torch.cat([f.weight for f in layers]), torch.cat([f.bias for f in layers])
+        tokens, logits = F.linear(self.encode(scaled, measures), weight, bias).split(
+            [layer.out_features for layer in layers], dim=1
+        )
+        return tokens, self.router.gates(logits), torch.stack(others, dim=1)
 
     def combine(self, opinions: Tensor) -> Tensor:
         """Return the log-odds of anomaly, (n,), from opinions, (n, 7).
@@ -174,32 +198,33 @@ class Mixture(nn.Module):
 
     def encode(self, scaled: Tensor, measures: Tensor) -> Tensor:
         """Return what router and tokenizer see of scaled rows, (n, d), and measures, (n, 2)."""
-        return torch.cat([self.encoding(scaled), measures], dim=1)
+        return self.encoding(scaled, measures)
 
-    def mamba(self, encoded: Tensor) -> Tensor:
-        """Return the gated sum of the Mamba experts' logits, (n, 2), of encoded rows, (n, m)."""
-        mixed = encoded.new_zeros(len(encoded), N_HEADS)
-        for routed, gate, logits in self.route(encoded, None)[0]:
-            mixed = mixed.index_add(0, routed, gate[:, None] * logits)
-        return mixed
+    def mamba(self, tokens: Tensor, gates: Tensor) -> Tensor:
+        """Return the gated sum of the Mamba experts' logits, (n, 2); arguments as in `route`."""
+        routed, gate, logits = self.route(tokens, gates)
+        return tokens.new_zeros(len(tokens), N_HEADS).index_add(0, routed, gate * logits)
 
-    def route(
-        self, encoded: Tensor, generator: torch.Generator | None
-    ) -> tuple[list[tuple[Tensor, Tensor, Tensor]], Tensor]:
-        """Send encoded rows, (n, m), to their experts.
+    def route(self, tokens: Tensor, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Send rows to their experts, each of which sees its own in blocks.
+
+        Args:
+            tokens: float32 (n, n_tokens * d_model).
+            gates: float32 (n, n_experts).
 
         Returns:
-            for each expert with rows: their numbers (r,), gates (r,) and logits (r, 2); the
-            router's balance loss.
+            for each pair of a row and an expert, sorted by expert: the row's number (r,), its
+            gate (r, 1) and the expert's logits (r, 2).
         """
-        gates, balance = self.router(encoded, generator)
-        tokens = self.tokenizer(encoded).unflatten(1, (-1, self.d_model))
-        parts = []
-        for index, expert in enumerate(self.experts):
-            routed = gates[:, index].nonzero().squeeze(1)
-            if len(routed):
-                parts.append((routed, gates[routed, index], expert(tokens[routed])))
-        return parts, balance
+        chosen, routed = gates.T.nonzero(as_tuple=True)
+        counts = chosen.bincount(minlength=len(self.experts)).tolist()
+        logits = [
+            expert(tokens[block].T.unflatten(0, (-1, self.d_model)).contiguous())
+            for expert, rows in zip(self.experts, routed.split(counts), strict=True)
+            for block in rows.split(ROUTED)
+            if len(block)
+        ]
+        return routed, gates[routed, chosen, None], torch.cat(logits)
 
     def loss(
         self, batches: list[Tensor], synthetic_ratio: float, generator: torch.Generator
@@ -218,10 +243,14 @@ class Mixture(nn.Module):
         targets = torch.stack([kind == 1, kind >= 1], dim=1).float()
         counted = torch.ones_like(targets)
         counted[2 * m :] = torch.tensor([0.0, synthetic_ratio])
-        parts, balance = self.route(encoded, generator)
-        loss = 0.01 * balance
-        for routed, gate, logits in parts:
-            weight = gate[:, None] * counted[routed] / (2 * m)
-            errors = F.binary_cross_entropy_with_logits(logits, targets[routed], reduction="none")
-            loss = loss + (weight * errors).sum()
-        return loss
+        gates, balance = self.router(encoded, generator)
+        routed, gate, logits = self.route(self.tokenizer(encoded), gates)
+        weight = gate * counted[routed] / (2 * m)
+        errors = F.binary_cross_entropy_with_logits(logits, targets[routed], reduction="none")
+        return 0.01 * balance + (weight * errors).sum()
+
+
+def in_blocks(function: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> tuple[Tensor, ...]:
+    """Apply a function of rows to a block of them at a time, and join its results."""
+    blocks = zip(*(part.split(BLOCK) for part in rows), strict=True)
+    return tuple(map(torch.cat, zip(*(function(*block) for block in blocks), strict=True)))

@@ -31,8 +31,12 @@ class PiecewiseLinearEncoding(nn.Module):
         self.edges.copy_(torch.from_numpy(np.quantile(scaled, quantiles, axis=0).T))
         return self
 
-    def forward(self, scaled: Tensor) -> Tensor:
-        """Encode scaled rows, float32 (n, d), as float32 (n, d * (n_bins + 1))."""
+    def forward(self, scaled: Tensor, *further: Tensor) -> Tensor:
+        """Encode scaled rows, float32 (n, d), as float32 (n, d * (n_bins + 1)).
+
+        `further` columns, each float32 (n, m), follow as they are.
+        """
         low, high = self.edges[:, :-1], self.edges[:, 1:]
-        bins = ((scaled[..., None] - low) / (high - low).clamp(min=1e-3)).clamp(0, 1)
-        return torch.cat([scaled, bins.flatten(1)], dim=1)
+        slope = 1 / (high - low).clamp(min=1e-3)
+        bins = torch.addcmul(-low * slope, scaled[..., None], slope).clamp_(0, 1)
+        return torch.cat([scaled, bins.flatten(1), *further], dim=1)

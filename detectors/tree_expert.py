@@ -19,7 +19,8 @@ class TreeExpert(nn.Module):
 
     CatBoost grows the trees; here they are plain tensors, so that they are saved, moved, exported
     and scored with the network around them. All trees ask one question a level, hence a row's leaf
-    is the number whose bits are the answers. The logit is piecewise constant: no gradient.
+    is the number whose bits are the answers. It is added up in float32, which a CPU compares three
+    times as fast as it makes booleans of. The logit is piecewise constant: no gradient.
     """
 
     column: Tensor
@@ -62,9 +63,10 @@ class TreeExpert(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return logits, float32 (n,), of rows, float32 (n, d)."""
         columns = rows.detach().T.contiguous()
-        leaf = torch.zeros(self.leaf.shape[0], len(rows), dtype=torch.int32, device=rows.device)
+        leaf = torch.zeros(self.leaf.shape[0], len(rows), device=rows.device)
         for level, (column, border) in enumerate(zip(self.column, self.border, strict=True)):
-            leaf += (columns[column] > border[:, None]).int() << level
+            answers = columns.index_select(0, column).gt_(border[:, None])
+            leaf.add_(answers, alpha=1 << level)
         return self.leaf.gather(1, leaf.long()).sum(dim=0) + self.bias
 
 
