@@ -120,17 +120,22 @@ class Search:
         self.history: list[dict[str, float]] = []
 
     def play_round(self, index: int, bar: tqdm) -> dict[str, float]:
-        """Let the agent hunt, retrain the detector on its best finds, refresh the generator."""
+        """Let the agent hunt, retrain the detector on its best finds, refresh the generator.
+
+        After the last round there is nobody to hunt against the one or in the other, so its finds
+        only join the bank.
+        """
         bar.set_description(f"round {index + 1}/{self.settings.rounds}, bank {len(self.core.bank)}")
         self.core.weights = round_weights(index, self.settings.rounds)
         self.monitor.start(bar)
         with global_seed(self.seed + index):
             self.agent.learn(self.settings.timesteps, reset_num_timesteps=index == 0)
         known = len(self.core.bank)
-        self.retraining.retrain()
-        X, y = self.scenario.X, self.scenario.y
-        combined = replay_set(X, y, self.core.bank, self.settings.synthetic_weight)
-        self.core.replace_generator(self.core.generator.partial_fit(*combined[:2]))
+        if index + 1 < self.settings.rounds:
+            self.retraining.retrain()
+            self._refresh_generator()
+        else:
+            self.core.remember(self.retraining.take_best())
         record = {
             "round": index + 1,
             **asdict(self.monitor.counts),
@@ -139,6 +144,12 @@ class Search:
         }
         self.history.append(record)
         return record
+
+    def _refresh_generator(self) -> None:
+        """Go on training the generator on real rows and the bank."""
+        X, y = self.scenario.X, self.scenario.y
+        combined = replay_set(X, y, self.core.bank, self.settings.synthetic_weight)
+        self.core.replace_generator(self.core.generator.partial_fit(*combined[:2]))
 
 
 def make_detector(settings: HardeningSettings, seed: int) -> Detector:

@@ -74,12 +74,15 @@ class Registry(Generic[T]):
         kind: what is registered, for error sentences.
         group: entry-point group through which other packages register; an entry point's name is
             the id, its value the `module:Class`.
+
+    Whoever wants to know of later registrations appends a function of the id to `listeners`.
     """
 
     def __init__(self, kind: str, group: str) -> None:
         self.kind, self.group = kind, group
         self.specs: dict[str, Spec] = {}
         self.families: dict[str, Family] = {}
+        self.listeners: list[Callable[[str], Any]] = []
 
     def register_entry_points(self) -> None:
         """Register what installed packages offer."""
@@ -97,6 +100,8 @@ class Registry(Generic[T]):
             raise InputError(
                 f"The {self.kind} {id!r} is already {self.specs[id].entry_point}; take another id."
             )
+        for tell in self.listeners:
+            tell(id)
 
     def spec(self, id: str) -> Spec:
         """Return the spec of `id`; raise `InputError` with near misses where it is unknown."""

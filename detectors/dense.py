@@ -24,6 +24,7 @@ class DenseMixture(nn.Module):
         heads = [expert.head for expert in network.experts]
         self.register_buffer("head", torch.stack([head.weight for head in heads]))
         self.register_buffer("head_bias", torch.stack([head.bias for head in heads])[..., None])
+        self.plain_trees = DenseTrees(network.plain_trees)
         self.trees = DenseTrees(network.trees)
         self.hardened_trees = DenseTrees(network.hardened_trees)
         self.hardened = bool(network.weight[-1])
@@ -39,6 +40,7 @@ class DenseMixture(nn.Module):
         opinions = [
             mamba[REAL],
             self.network.linear(scaled),
+            self.plain_trees(scaled),
             self.trees(columns),
             measures[:, 0],
             mamba[HARDENED],
@@ -66,7 +68,7 @@ class DenseBlock(nn.Module):
     def __init__(self, network: Mixture, depth: int) -> None:
         super().__init__()
         self.block = network.experts[0].blocks[depth]
-        parts = [(expert.norms[depth], expert.blocks[depth]) for expert in network.experts]
+        parts = [(expert.scales[depth], expert.blocks[depth]) for expert in network.experts]
         length = network.tokenizer.out_features // network.d_model
         stacked = {
             "taps": [block.conv1d.weight.squeeze(1) for _, block in parts],
@@ -74,7 +76,7 @@ class DenseBlock(nn.Module):
             "dt_bias": [block.dt_bias[:, None] for _, block in parts],
             "rate": [-block.A_log.exp()[:, None] for _, block in parts],
             "skip": [block.D[:, None] for _, block in parts],
-            "into": [block.in_proj.weight * norm.weight for norm, block in parts],
+            "into": [block.in_proj.weight * scale for scale, block in parts],
             "out": [block.out_proj.weight * block.norm.weight for _, block in parts],
         }
         for name, tensors in stacked.items():

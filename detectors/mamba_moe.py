@@ -14,7 +14,7 @@ from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
 from detectors.base import Detector
 from detectors.memory import Memory
-from detectors.mixture import N_UNHARDENED, Mixture, Sizes
+from detectors.mixture import Mixture, Sizes
 
 BATCH = 128
 SCORING_BATCH = 16_384  # rows, so that memory stays bounded
@@ -41,7 +41,7 @@ class MambaMoEDetector(Detector):
         depth: Mamba-2 blocks in an expert.
         n_tokens: length of the token sequence.
         n_bins: piecewise-linear bins a column.
-        n_trees: boosted trees on real rows.
+        n_trees: boosted trees on real rows, in each of two ensembles.
         n_hardened_trees: boosted trees on real and synthetic rows.
         steps: AdamW steps of `fit`; `partial_fit` takes half as many.
         learning_rate: AdamW's peak learning rate.
@@ -59,8 +59,8 @@ class MambaMoEDetector(Detector):
         depth: int = 1,
         n_tokens: int = 2,
         n_bins: int = 16,
-        n_trees: int = 400,
-        n_hardened_trees: int = 200,
+        n_trees: int = 250,
+        n_hardened_trees: int = 150,
         steps: int = 100,
         learning_rate: float = 3e-3,
         contamination: float = 0.1,
@@ -123,10 +123,11 @@ class MambaMoEDetector(Detector):
         columns = torch.cat([scaled, measures], dim=1)
         real, hardened = ~rows.synthetic, bool(rows.synthetic.any())
         network.linear.fit(scaled[real], rows.y[real], rows.weight[real])
+        network.plain_trees.fit(scaled[real], rows.y[real], rows.weight[real], self.random_state)
         network.trees.fit(columns[real], rows.y[real], rows.weight[real], self.random_state)
         if hardened:
             network.hardened_trees.fit(columns, rows.y, rows.weight, self.random_state)
-        network.weight[N_UNHARDENED:] = float(hardened)
+        network.trust_synthetic(float(network.memory.trust) if hardened else 0.0)
         normal = rows.y == 0
         network.calibrate(scaled[normal], measures[normal], self.contamination)
 

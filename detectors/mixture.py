@@ -16,12 +16,12 @@ from detectors.tree_expert import TreeExpert
 
 N_HEADS = 2
 REAL, HARDENED = range(N_HEADS)
-N_OPINIONS = 6
-N_UNHARDENED = 4
+N_UNHARDENED = 5
+# of the opinions below, in their order; the last two are multiplied by the trust in synthetic rows
+WEIGHTS = (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 EPSILON = torch.finfo(torch.float32).eps
 BLOCK = 512  # rows; what is between two layers then fits into a core's cache
 ROUTED = 1024  # rows that a Mamba expert sees at once
-BOLDNESS = 2.0  # log-odds of an opinion per standard deviation of the normal rows' opinions
 
 
 class Sizes(NamedTuple):
@@ -44,14 +44,14 @@ class MambaExpert(nn.Module):
 
     def __init__(self, d_model: int, depth: int, device: torch.device) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.RMSNorm(d_model, eps=EPSILON) for _ in range(depth))
+        self.scales = nn.ParameterList(torch.ones(d_model) for _ in range(depth))
         self.blocks = nn.ModuleList(make_block(device, d_model=d_model) for _ in range(depth))
         self.head = nn.Linear(d_model, N_HEADS)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens, float32 (n_tokens, d_model, n), to two logits, (n, 2)."""
-        for norm, block in zip(self.norms, self.blocks, strict=True):
-            normed = tokens * inverse_rms(tokens, EPSILON) * norm.weight[:, None]
+        for scale, block in zip(self.scales, self.blocks, strict=True):
+            normed = tokens * inverse_rms(tokens, EPSILON) * scale[:, None]
             tokens = tokens + columns_first(block, normed)
         return self.head(tokens.mean(dim=0).T)
 
@@ -94,12 +94,13 @@ class NoisyTopKRouter(nn.Module):
 class Mixture(nn.Module):
     """Preprocessing, router and sparse Mamba experts, beside experts that see every row.
 
-    Six opinions are formed of a row. Four are there before hardening: of the Mamba experts, of a
-    linear expert, of boosted trees, all three on known anomalies against the rest, and of a memory
-    of normal rows. Two come with it: of a second head of the Mamba experts and of further trees,
-    both trained on known and synthetic anomalies together. Real anomalies, few as they may be, thus
-    keep their say among thousands of synthetic ones, and members err differently. Mamba experts and
-    trees see the memory's measures as further columns, as in XGBOD (Zhao & Hryniewicki 2018).
+    Seven opinions are formed of a row. Five are there before hardening: of the Mamba experts, of a
+    linear expert, of boosted trees without and with the memory's measures among their columns, all
+    of these on known anomalies against the rest, and of a memory of normal rows. Two come with it:
+    of a second head of the Mamba experts and of further trees, both trained on known and synthetic
+    anomalies together. Real anomalies, few as they may be, thus keep their say among thousands of
+    synthetic ones, and members err differently. That a measure of novelty helps as a column of a
+    supervised model is XGBOD's finding (Zhao & Hryniewicki 2018).
     """
 
     center: Tensor
@@ -119,11 +120,12 @@ class Mixture(nn.Module):
             MambaExpert(sizes.d_model, sizes.depth, device) for _ in range(sizes.n_experts)
         )
         self.linear = LinearExpert(sizes.n_features)
+        self.plain_trees = TreeExpert(sizes.n_trees)
         self.trees = TreeExpert(sizes.n_trees)
         self.hardened_trees = TreeExpert(sizes.n_hardened_trees)
-        self.register_buffer("center", torch.zeros(N_OPINIONS))
-        self.register_buffer("spread", torch.ones(N_OPINIONS))
-        self.register_buffer("weight", (torch.arange(N_OPINIONS) < N_UNHARDENED).float())
+        self.register_buffer("center", torch.zeros(len(WEIGHTS)))
+        self.register_buffer("spread", torch.ones(len(WEIGHTS)))
+        self.register_buffer("weight", torch.tensor(WEIGHTS))
         self.register_buffer("offset", torch.zeros(()))
 
     def train(self, mode: bool = True) -> Self:
@@ -145,7 +147,7 @@ class Mixture(nn.Module):
         return scaled, self.memory(scaled)
 
     def opinions(self, scaled: Tensor, measures: Tensor) -> Tensor:
-        """Return every member's logit, float32 (n, 6).
+        """Return every member's logit, float32 (n, 7).
 
         Args:
             scaled: scaled rows, float32 (n, d).
@@ -153,14 +155,15 @@ class Mixture(nn.Module):
         """
         tokens, gates, others = in_blocks(self.consider, scaled, measures)
         mamba = self.mamba(tokens, gates)
-        return torch.cat([mamba[:, :1], others[:, :3], mamba[:, 1:], others[:, 3:]], dim=1)
+        return torch.cat([mamba[:, :1], others[:, :4], mamba[:, 1:], others[:, 4:]], dim=1)
 
     def consider(self, scaled: Tensor, measures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return tokens and gates for the Mamba experts, and the other four members' logits."""
+        """Return tokens and gates for the Mamba experts, and the other five members' logits."""
         columns = torch.cat([scaled, measures], dim=1)
         hardened = bool(self.weight[-1])
         others = [
             self.linear(scaled),
+            self.plain_trees(scaled),
             self.trees(columns),
             measures[:, 0],
             self.hardened_trees(columns) if hardened else torch.zeros_like(measures[:, 0]),
@@ -170,15 +173,15 @@ class Mixture(nn.Module):
         return tokens, self.router.gates(logits), torch.stack(others, dim=1)
 
     def combine(self, opinions: Tensor) -> Tensor:
-        """Return the log-odds of anomaly, (n,), from opinions, (n, 6).
+        """Return the log-odds of anomaly, (n,), from opinions, (n, 7).
 
         An opinion is standardised by the training rows labelled 0, so that all speak in one unit,
         and says `normal` with the logistic probability that is 1/2 at one deviation. A row is
-        normal if all say so (a noisy or): log-probabilities of being normal are summed. `offset`
-        moves the log-odds so that a share of the training rows labelled 0 is above 0.
+        normal if all say so (a noisy or): weighted log-probabilities of being normal are summed.
+        `offset` moves the log-odds so that a share of the training rows labelled 0 is above 0.
         """
         standardised = (opinions - self.center) / self.spread
-        surprise = (self.weight * F.softplus(BOLDNESS * (standardised - 1))).sum(dim=1)
+        surprise = (self.weight * F.softplus(standardised - 1)).sum(dim=1)
         surprise = surprise.clamp(min=1e-30)
         return surprise + torch.log(-torch.expm1(-surprise)) - self.offset
 
@@ -196,6 +199,10 @@ class Mixture(nn.Module):
         self.spread.copy_(opinions.std(dim=0, correction=0).clamp(min=1e-2))
         self.offset.zero_()
         self.offset.copy_(self.combine(opinions).double().quantile(1 - contamination))
+
+    def trust_synthetic(self, trust: float) -> None:
+        """Weigh the opinions formed of synthetic rows by `trust` in [0, 1]; 0 leaves them out."""
+        self.weight[N_UNHARDENED:] = trust * torch.tensor(WEIGHTS[N_UNHARDENED:])
 
     def encode(self, scaled: Tensor, measures: Tensor) -> Tensor:
         """Return what router and tokenizer see of scaled rows, (n, d), and measures, (n, 2)."""

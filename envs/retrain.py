@@ -116,9 +116,14 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
     def retrain(self) -> None:
         """Retrain on the `top_l` successes since the last retraining, if there were any."""
         if self.found:
-            best = np.argsort(self.found_returns, kind="stable")[::-1][: self.top_l]
-            retrain(self.core, np.stack(self.found)[best])
+            retrain(self.core, self.take_best())
+
+    def take_best(self) -> np.ndarray:
+        """Return the `top_l` successes of highest return, float64 (m, d), and forget them all."""
+        best = np.argsort(self.found_returns, kind="stable")[::-1][: self.top_l]
+        samples = np.reshape(self.found, (-1, self.core.samples.shape[1]))[best]
         self._forget()
+        return samples
 
     def _forget(self) -> None:
         self.found: list[np.ndarray] = []

@@ -30,7 +30,7 @@ class ConditionalVAE(Generator):
         self,
         latent_dim: int = 8,
         hidden: int = 128,
-        steps: int = 1000,
+        steps: int = 600,
         beta: float = 0.5,
         random_state: int = 0,
         progress: bool = False,

@@ -36,7 +36,9 @@ def rows() -> tuple[np.ndarray, np.ndarray]:
 def fitted_scenario(rows) -> Scenario:
     X, y = rows
     generator = ConditionalVAE(latent_dim=3, steps=200).fit(X, y)
-    return Scenario.assemble(X, y, generator, MambaMoEDetector(steps=30).fit(X, y), 0)
+    return Scenario.assemble(
+        X, y, generator, MambaMoEDetector(steps=30, contamination=0.01).fit(X, y), 0
+    )
 
 
 @pytest.fixture

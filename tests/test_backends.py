@@ -142,7 +142,7 @@ def test_two_methods_are_enough(rows, tmp_path):
     np.testing.assert_allclose(detector.predict_proba(X)[:, 1], 1 / (1 + np.exp(-scores)))
     detector.save(tmp_path)
     np.testing.assert_array_equal(detectors.load("sound", tmp_path).decision_function(X), scores)
-    env = gym.make(env_id("sound"), **WINE)
+    env = gym.make("LatentAnomaly/sound-v0", **WINE)
     env.reset(seed=0)
     assert np.isfinite(env.step(env.action_space.sample())[1])
 

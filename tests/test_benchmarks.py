@@ -20,9 +20,12 @@ from benchmarks import ablation, tables
 from benchmarks.devnet import DevNet, ScoringNetwork, deviation_loss
 from benchmarks.grid import read_results, run_grid
 from benchmarks.methods import METHODS, PEERS, Peer
+from benchmarks.search import SearchSettings, search
+from benchmarks.search import summarise as summarise_search
 from benchmarks.settings import GridSettings
 from benchmarks.variants import FrozenVAE, OpenGate, PerceptronMoEDetector
 from common.errors import InputError
+from common.files import write_json
 from detectors.mamba2 import Mamba2
 from detectors.mamba_moe import MambaMoEDetector
 
@@ -412,3 +415,25 @@ def test_bad_argument_is_one_sentence(module, tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
     assert "did you mean mamba-moe" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def kept_search(algo, queries, bypasses, successes):
+    counts = {"queries": queries, "bypasses": bypasses, "successes": successes}
+    return {"set": "wine", "detector": "extra-trees", "algo": algo, **counts}
+
+
+def test_search_compares_with_the_random_policy_and_keeps_what_is_finished(tmp_path):
+    settings = SearchSettings(data=("wine",), detectors=("extra-trees",), workers=1, out=tmp_path)
+    records = [kept_search("random", 2000, 10, 1), kept_search("ppo", 1000, 50, 0)]
+    write_json(tmp_path / "cells" / "extra-trees" / "wine-unseen-40000-0.json", records)
+    ppo = search(settings).loc["extra-trees, ppo"]
+    assert ppo["bypasses per 1000"] == 50
+    assert ppo["bypasses, times random's"] == 10
+    assert ppo["successes, times random's"] == 0
+    assert (tmp_path / "search.md").exists()
+
+
+def test_search_leaves_out_sets_on_which_the_random_policy_finds_nothing():
+    records = [kept_search("random", 1000, 0, 0), kept_search("ppo", 1000, 50, 5)]
+    ratio = summarise_search(pd.DataFrame(records)).loc["extra-trees, ppo"]
+    assert np.isnan(ratio["bypasses, times random's"])

@@ -1,0 +1,152 @@
+"""What learning agents find against frozen hardened detectors, beside the random policy.
+
+python -m benchmarks.search --data FOLDER
+"""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pandas as pd
+import tyro
+from tqdm import tqdm
+
+from common.errors import run_command
+from common.files import read_json, write_json
+
+FOUND = ["bypasses", "successes"]
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Harden each detector on each set, freeze it, and let each algorithm attack it.
+
+    Finished sets are kept in the output folder and never run again.
+
+    Attributes:
+        data: folders of .npz files (X, y), files, adbench:NAME, or built-in sets.
+        detectors: ids of detector backends.
+        algos: names that `--algo` of train.py takes, compared with the random policy.
+        protocol: full, few or unseen.
+        timesteps: env steps of an attack, those of learning included.
+        seed: of the split, of hardening and of the attacks.
+        workers: processes at once, of one thread each.
+        out: folder for the counts and the table.
+    """
+
+    data: tuple[str, ...]
+    detectors: tuple[str, ...] = ("mamba-moe", "extra-trees", "catboost-one-thread")
+    algos: tuple[str, ...] = ("ppo",)
+    protocol: str = "unseen"
+    timesteps: int = 40_000
+    seed: int = 0
+    workers: int = 2
+    out: Path = Path("results/search")
+
+
+def search(settings: SearchSettings) -> pd.DataFrame:
+    """Run what is missing; print and write the table of `summarise`."""
+    from benchmarks.grid import find_sets
+    from benchmarks.tables import markdown, write_text
+
+    cells = [
+        (name, source, detector)
+        for name, source in find_sets(settings.data).items()
+        for detector in settings.detectors
+    ]
+    with joblib.parallel_config("loky", n_jobs=settings.workers, inner_max_num_threads=1):
+        jobs = (joblib.delayed(partial(kept_or_run, settings))(*cell) for cell in cells)
+        results = joblib.Parallel(return_as="generator_unordered", batch_size=1)(jobs)
+        records = [
+            record for cell in tqdm(results, total=len(cells), unit="cell") for record in cell
+        ]
+    table = summarise(pd.DataFrame(records))
+    text = f"{settings.protocol}, {settings.timesteps} queries an attack\n\n{markdown(table)}"
+    write_text(text, settings.out / "search.md")
+    print(text)
+    return table
+
+
+def kept_or_run(
+    settings: SearchSettings, name: str, source: str, detector: str
+) -> list[dict[str, Any]]:
+    """Return the records of a cell, from its file or else by running it."""
+    from benchmarks.grid import single_thread
+
+    attack = f"{settings.protocol}-{settings.timesteps}-{settings.seed}"
+    file = settings.out / "cells" / detector / f"{name}-{attack}.json"
+    records: list[dict[str, Any]] = read_json(file) if file.exists() else []
+    left = [
+        algo
+        for algo in (RANDOM, *settings.algos)
+        if algo not in {record["algo"] for record in records}
+    ]
+    if left:
+        with single_thread():
+            records += run(settings, name, source, detector, left)
+        write_json(file, records)
+    return records
+
+
+def run(
+    settings: SearchSettings, name: str, source: str, detector: str, algos: list[str]
+) -> list[dict[str, Any]]:
+    """Harden, freeze and attack; return one record an algorithm: its counts and what it met."""
+    import benchmarks.methods  # noqa: F401  registers backends
+    from agents.agent import make_agent
+    from agents.hardening import harden
+    from agents.monitor import SearchMonitor
+    from agents.settings import HardeningSettings
+    from common.randomness import global_seed
+    from data import load, split
+    from envs.sb3 import SB3VecEnv
+    from envs.vector import LatentAnomalyVectorEnv
+
+    halves = split(load(source), settings.protocol, settings.seed)
+    loop = HardeningSettings(detector=detector)
+    hardened = harden(halves.X_train, halves.y_train, loop, settings.seed)
+    records = []
+    for algo in algos:
+        env = LatentAnomalyVectorEnv(loop.n_lanes, scenario=hardened.scenario)
+        monitor = SearchMonitor(env)
+        agent = make_agent(algo, SB3VecEnv(monitor), settings.seed)
+        with global_seed(settings.seed):
+            agent.learn(settings.timesteps)
+        records.append({"set": name, "detector": detector, "algo": algo, **asdict(monitor.counts)})
+    return records
+
+
+def summarise(records: pd.DataFrame) -> pd.DataFrame:
+    """Return what each algorithm finds per 1,000 queries, and its ratio to the random policy.
+
+    A ratio is the median over the sets on which the random policy finds any.
+
+    Args:
+        records: one row a set, detector and algorithm.
+    """
+    for name in FOUND:
+        records[f"{name} per 1000"] = 1000 * records[name] / records["queries"]
+    rows = {}
+    for (detector, algo), part in records.groupby(["detector", "algo"]):
+        row: dict[str, float] = {"sets": len(part)}
+        for name in FOUND:
+            column = f"{name} per 1000"
+            chance = records[(records["detector"] == detector) & (records["algo"] == RANDOM)]
+            pair = part.set_index("set")[column], chance.set_index("set")[column]
+            ratio = (pair[0] / pair[1])[pair[1] > 0]
+            row[column] = part[column].mean()
+            row[f"{name}, times random's"] = ratio.median()
+        rows[f"{detector}, {algo}"] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def main() -> None:
+    """Search with the arguments of the command line."""
+    search(tyro.cli(SearchSettings))
+
+
+if __name__ == "__main__":
+    run_command(main)
