@@ -50,7 +50,10 @@ class DenseMixture(nn.Module):
 
     def mamba(self, encoded: Tensor) -> Tensor:
         """Return the gated sum of the Mamba experts' logits, (2, n), of encoded rows, (n, m)."""
-        gates = self.network.router.gates(self.network.router.gate(encoded))
+        router = self.network.router
+        routing = router.gate(encoded)
+        values, chosen = routing.topk(router.top_k, dim=1)
+        gates = torch.zeros_like(routing).scatter(1, chosen, values.softmax(dim=1))
         tokens = self.network.tokenizer(encoded).T.unflatten(0, (-1, 1, self.network.d_model))
         for block in self.blocks:
             tokens = tokens + block(tokens)

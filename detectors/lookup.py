@@ -1,7 +1,7 @@
 """A linear layer after a piecewise-linear encoding, as a table that is looked up."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from detectors.preprocessing import PiecewiseLinearEncoding
@@ -17,7 +17,7 @@ class PiecewiseLinearLookup:
 
     @torch.no_grad()
     def __init__(self, encoding: PiecewiseLinearEncoding, weight: Tensor, bias: Tensor) -> None:
-        """Tabulate a layer of `weight`, (m, encoding's columns + further ones), and `bias`, (m,)."""
+        """Tabulate a layer of `weight`, (m, encoding's columns and further ones), and `bias`."""
         d, n_edges = encoding.edges.shape
         scaled, bins, further = weight.split(
             [d, d * (n_edges - 1), weight.shape[1] - d * n_edges], dim=1

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 EPSILON = 1e-5  # of the gated norm
 
 
@@ -108,15 +107,19 @@ class Mamba2(nn.Module):
             B: input projections, (length, d_state, batch).
             C: output projections, (length, d_state, batch).
         """
-        log_decay = torch.cumsum(-dt * self.A_log.exp()[:, None], dim=0)
-        for s in range(len(x)):
-            affinity = (C[s:] * B[s]).sum(dim=1, keepdim=True)
-            attention = affinity * torch.exp(log_decay[s:] - log_decay[s]) * dt[s]
-            attention[0] += self.D[:, None]
-            if s == 0:
-                y = attention[:, :, None] * x[0]
+        log_decay = torch.cumsum(dt * -self.A_log.exp()[:, None], dim=0)
+        skip = self.D[:, None]
+        y: Tensor | None = None
+        for x_s, dt_s, B_s, decayed in zip(x, dt, B, log_decay, strict=True):
+            affinity = (C * B_s).sum(dim=1, keepdim=True)
+            attention = affinity * torch.exp(log_decay - decayed) * dt_s
+            attention[0] += skip
+            if y is None:
+                y = attention[:, :, None] * x_s
             else:
-                y[s:].addcmul_(attention[:, :, None], x[s])
+                y[-len(C) :].addcmul_(attention[:, :, None], x_s)
+            C, log_decay = C[1:], log_decay[1:]
+        assert y is not None
         return y
 
 
