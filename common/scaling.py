@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 LINEAR_RANGE = 3.0
 WINSOR = 0.01
@@ -14,8 +15,8 @@ REACH = 1.0
 
 def compress(u: Tensor) -> Tensor:
     """Identity within +-3, logarithmic beyond, with a continuous slope."""
-    tail = LINEAR_RANGE + torch.log((u.abs() - LINEAR_RANGE + 1).clamp(min=1))
-    return torch.where(u.abs() <= LINEAR_RANGE, u, u.sign() * tail)
+    beyond = F.softshrink(u, LINEAR_RANGE)
+    return u - beyond + beyond.sign() * torch.log1p(beyond.abs())
 
 
 def expand(t: Tensor) -> Tensor:

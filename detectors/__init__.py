@@ -67,4 +67,27 @@ def check_detector(id: str, *rows: Any, **kwargs: Any) -> list[str]:
     return check_detector(id, *rows, **kwargs)
 
 
-__all__ = ["check_detector", "ids", "load", "make", "register", "registry"]
+def export_onnx(detector: "Detector", path: Path | str, dtype: str = "float64") -> None:
+    """Write a fitted `mamba-moe` or `mamba` as an ONNX model; see `detectors.export`."""
+    from detectors.export import export_onnx
+
+    export_onnx(detector, path, dtype)
+
+
+def open_onnx(path: Path | str) -> "Detector":
+    """Open what `export_onnx` wrote, scored by ONNX Runtime; see `detectors.onnx`."""
+    from detectors.onnx import OnnxDetector
+
+    return OnnxDetector.open(str(path))
+
+
+__all__ = [
+    "check_detector",
+    "export_onnx",
+    "ids",
+    "load",
+    "make",
+    "open_onnx",
+    "register",
+    "registry",
+]

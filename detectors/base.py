@@ -94,8 +94,21 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,)."""
         check_is_fitted(self)
-        return self._log_odds(
-            validate_data(self, X, reset=False, dtype=np.float64, force_writeable=True)
+        if not self._is_plain(X):
+            X = validate_data(self, X, reset=False, dtype=np.float64, force_writeable=True)
+        return self._log_odds(X)
+
+    def _is_plain(self, X: np.ndarray) -> bool:
+        """Tell that scikit-learn's checks, ten times as slow, would find nothing to do or say."""
+        return (
+            type(X) is np.ndarray
+            and X.dtype == np.float64
+            and X.ndim == 2
+            and len(X) > 0
+            and X.shape[1] == self.n_features_in_
+            and X.flags.writeable
+            and not hasattr(self, "feature_names_in_")
+            and bool(np.isfinite(X).all())
         )
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:

@@ -13,24 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class GatedRMSNorm(nn.Module):
-    """RMS norm of `x * silu(z)`, as `mamba_ssm`'s RMSNormGated with `norm_before_gate=False`."""
-
-    def __init__(self, size: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """Normalise over the channels; `x` and `z` are (length, size, batch)."""
-        return rms_norm(x * F.silu(z), self.weight, self.eps)
+EPSILON = 1e-5  # of the gated norm
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Scale `x`, (length, size, batch), to a mean square of 1 over its channels, then by `weight`,
-    (size,).
-    """
-    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + eps) * weight[:, None]
+def inverse_rms(x: Tensor, eps: float) -> Tensor:
+    """One over the root mean square of the channels of `x`, (length, channels, batch)."""
+    return torch.rsqrt(x.square().mean(dim=1, keepdim=True) + eps)
 
 
 class Mamba2(nn.Module):
@@ -64,7 +52,7 @@ class Mamba2(nn.Module):
         self.dt_bias = nn.Parameter(torch.empty(self.nheads))
         self.A_log = nn.Parameter(torch.empty(self.nheads))
         self.D = nn.Parameter(torch.ones(self.nheads))
-        self.norm = GatedRMSNorm(self.d_inner)
+        self.norm = nn.RMSNorm(self.d_inner, EPSILON)
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
         self.reset_parameters()
 
@@ -87,12 +75,19 @@ class Mamba2(nn.Module):
         batch: on a CPU a third of the time of (batch, length, channels).
         """
         sizes = [self.d_inner, self.d_inner + 2 * self.d_state, self.nheads]
-        z, xBC, dt = project(self.in_proj, u).split(sizes, dim=1)
+        z, xBC, dt = project(self.in_proj.weight, u).split(sizes, dim=1)
         xBC = F.silu(self.convolve(xBC))
         x, B, C = xBC.split([self.d_inner, self.d_state, self.d_state], dim=1)
         heads = x.unflatten(1, (self.nheads, self.headdim))
-        y = self.dual_form(heads, F.softplus(dt + self.dt_bias[:, None]), B, C)
-        return project(self.out_proj, self.norm(y.flatten(1, 2), z))
+        y = self.dual_form(heads, F.softplus(dt + self.dt_bias[:, None]), B, C).flatten(1, 2)
+        return self.project_out(y * F.silu(z))
+
+    def project_out(self, y: Tensor) -> Tensor:
+        """Apply `norm` and `out_proj` to gated channels: `mamba_ssm`'s RMSNormGated with
+        `norm_before_gate=False`. The norm's weight is taken into the layer's, and what a token is
+        scaled by is applied to the fewer channels that come out.
+        """
+        return project(self.out_proj.weight * self.norm.weight, y) * inverse_rms(y, EPSILON)
 
     def convolve(self, x: Tensor) -> Tensor:
         """Apply `conv1d` causally to (length, channels, batch), tap by tap."""
@@ -114,18 +109,20 @@ class Mamba2(nn.Module):
             C: output projections, (length, d_state, batch).
         """
         log_decay = torch.cumsum(-dt * self.A_log.exp()[:, None], dim=0)
-        y = torch.zeros_like(x)
         for s in range(len(x)):
             affinity = (C[s:] * B[s]).sum(dim=1, keepdim=True)
             attention = affinity * torch.exp(log_decay[s:] - log_decay[s]) * dt[s]
             attention[0] += self.D[:, None]
-            y[s:].addcmul_(attention[:, :, None], x[s])
+            if s == 0:
+                y = attention[:, :, None] * x[0]
+            else:
+                y[s:].addcmul_(attention[:, :, None], x[s])
         return y
 
 
-def project(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Apply a layer without bias to the channels of `x`, (length, channels, batch)."""
-    return torch.bmm(layer.weight.expand(len(x), -1, -1), x)
+def project(weight: Tensor, x: Tensor) -> Tensor:
+    """Apply a layer's `weight`, (m, channels), to `x`, (length, channels, batch)."""
+    return torch.bmm(weight.expand(len(x), -1, -1), x)
 
 
 def native_available(device: torch.device | str) -> bool:

@@ -1,14 +1,15 @@
 """The flagship's network: sparse Mamba-2 experts beside trees, a linear expert and a memory."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectors.linear_expert import LinearExpert
-from detectors.mamba2 import Mamba2, make_block, rms_norm
+from detectors.lookup import PiecewiseLinearLookup
+from detectors.mamba2 import Mamba2, inverse_rms, make_block
 from detectors.memory import N_MEASURES, Memory
 from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.tree_expert import TreeExpert
@@ -19,8 +20,8 @@ N_UNHARDENED = 5
 # of the opinions below, in their order; the last two are multiplied by the trust in synthetic rows
 WEIGHTS = (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 EPSILON = torch.finfo(torch.float32).eps
-BLOCK = 256  # rows; what is between two layers then fits into a core's cache
-ROUTED = 512  # rows that a Mamba expert sees at once
+BLOCK = 512  # rows; what is between two layers then fits into a core's cache
+ROUTED = 1024  # rows that a Mamba expert sees at once
 
 
 class Sizes(NamedTuple):
@@ -50,7 +51,8 @@ class MambaExpert(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens, float32 (n_tokens, d_model, n), to two logits, (n, 2)."""
         for scale, block in zip(self.scales, self.blocks, strict=True):
-            tokens = tokens + columns_first(block, rms_norm(tokens, scale, EPSILON))
+            normed = tokens * inverse_rms(tokens, EPSILON) * scale[:, None]
+            tokens = tokens + columns_first(block, normed)
         return self.head(tokens.mean(dim=0).T)
 
 
@@ -126,6 +128,15 @@ class Mixture(nn.Module):
         self.register_buffer("weight", torch.tensor(WEIGHTS))
         self.register_buffer("offset", torch.zeros(()))
 
+    def train(self, mode: bool = True) -> Self:
+        """Go on training, or, with `mode` False, tabulate tokenizer and gate for scoring."""
+        if not mode:
+            layers = self.tokenizer, self.router.gate
+            weight = torch.cat([layer.weight for layer in layers])
+            bias = torch.cat([layer.bias for layer in layers])
+            self.lookup = PiecewiseLinearLookup(self.encoding, weight, bias)
+        return super().train(mode)
+
     def forward(self, X: Tensor) -> Tensor:
         """Return the log-odds of anomaly, float32 (n,), of rows in the input's units, (n, d)."""
         return self.combine(self.opinions(*in_blocks(self.measure, X)))
@@ -157,11 +168,8 @@ class Mixture(nn.Module):
             measures[:, 0],
             self.hardened_trees(columns) if hardened else torch.zeros_like(measures[:, 0]),
         ]
-        layers = self.tokenizer, self.router.gate  # as one: a narrow product is a slow one
-        weight, bias = torch.cat([f.weight for f in layers]), torch.cat([f.bias for f in layers])
-        tokens, logits = F.linear(self.encode(scaled, measures), weight, bias).split(
-            [layer.out_features for layer in layers], dim=1
-        )
+        sizes = [self.tokenizer.out_features, self.router.gate.out_features]
+        tokens, logits = self.lookup(scaled, measures).split(sizes, dim=1)
         return tokens, self.router.gates(logits), torch.stack(others, dim=1)
 
     def combine(self, opinions: Tensor) -> Tensor:
@@ -219,7 +227,7 @@ class Mixture(nn.Module):
         chosen, routed = gates.T.nonzero(as_tuple=True)
         counts = chosen.bincount(minlength=len(self.experts)).tolist()
         logits = [
-            expert(tokens[block].T.unflatten(0, (-1, self.d_model)).contiguous())
+            expert(tokens.index_select(0, block).T.unflatten(0, (-1, self.d_model)).contiguous())
             for expert, rows in zip(self.experts, routed.split(counts), strict=True)
             for block in rows.split(ROUTED)
             if len(block)

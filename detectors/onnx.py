@@ -11,6 +11,8 @@ from detectors.adapter import Score
 from detectors.base import Detector
 from detectors.refitted import probability_log_odds
 
+LOG_ODDS = "swift_hydra.output"  # in the metadata of a model whose score needs no conversion
+
 
 class OnnxDetector(Detector):
     """Scores rows with an ONNX model of one input, (n, d).
@@ -18,7 +20,8 @@ class OnnxDetector(Detector):
     Of its outputs the last one counts: with two columns (or, from skl2onnx, as dictionaries) it
     holds the probabilities of normal and of anomaly, with one column a score that is higher where
     more anomalous. `fit` learns nothing but, for a score, the threshold: the 90th percentile of the
-    rows labelled 0.
+    rows labelled 0. What `detectors.export_onnx` wrote says that its score is the log-odds, which
+    stay as they are; `open` takes it without a fit.
 
     Args:
         path: the ONNX file.
@@ -34,7 +37,8 @@ class OnnxDetector(Detector):
     def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
         self.session_ = open_session(self.path)
         answers = query(self.session_, X[y == 0], self.path)
-        self.score_ = Score.of(answers, None) if answers.ndim == 1 else None
+        foreign = answers.ndim == 1 and not gives_log_odds(self.session_)
+        self.score_ = Score.of(answers, None) if foreign else None
 
     def _partial_fit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
@@ -45,7 +49,9 @@ class OnnxDetector(Detector):
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
         answers = query(self.session_, X, self.path)
-        return probability_log_odds(answers[:, 1]) if self.score_ is None else self.score_(answers)
+        if self.score_ is not None:
+            return self.score_(answers)
+        return answers if answers.ndim == 1 else probability_log_odds(answers[:, 1])
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the session, which cannot be copied; it is opened anew."""
@@ -66,15 +72,37 @@ class OnnxDetector(Detector):
             temporary.write_bytes(Path(self.path).read_bytes())
 
     @classmethod
+    def open(cls, path: str) -> Self:
+        """Open what `detectors.export_onnx` wrote, ready to score.
+
+        Raises:
+            InputError: onnxruntime is not installed, or the file is missing or something else.
+        """
+        session = open_session(path)
+        if not gives_log_odds(session):
+            raise InputError(
+                f'{path} was not written by export_onnx; detectors.make("onnx:{path}").fit(X, y)'
+                " learns what its scores mean."
+            )
+        return cls(path)._ready(session, session.get_inputs()[0].shape[1])
+
+    @classmethod
     def load(cls, folder: Path | str) -> Self:
         """Open the model that `save` copied."""
         fitted = read_json(Path(folder) / "settings.json")
-        detector = cls(str(Path(folder) / "model.onnx"))
-        detector.session_ = open_session(detector.path)
-        detector.score_ = None if fitted["score"] is None else Score(*fitted["score"])
-        detector.n_features_in_ = fitted["n_features"]
-        detector.classes_, detector.threshold_ = np.array([0, 1]), 0.0
-        return detector
+        path = str(Path(folder) / "model.onnx")
+        score = None if fitted["score"] is None else Score(*fitted["score"])
+        return cls(path)._ready(open_session(path), fitted["n_features"], score)
+
+    def _ready(self, session: Any, n_features: int, score: Score | None = None) -> Self:
+        self.session_, self.n_features_in_, self.score_ = session, n_features, score
+        self.classes_, self.threshold_ = np.array([0, 1]), 0.0
+        return self
+
+
+def gives_log_odds(session: Any) -> bool:
+    """Tell whether a model's score is said to be the log-odds of anomaly."""
+    return LOG_ODDS in session.get_modelmeta().custom_metadata_map
 
 
 def open_session(path: str) -> Any:

@@ -8,12 +8,15 @@ from torch import Tensor, nn
 
 from common.scaling import RowScaler
 
+MIN_WIDTH = 1e-3  # of a bin, in scaled units
+
 
 class PiecewiseLinearEncoding(nn.Module):
     """Scaled columns followed by their piecewise-linear encoding (Gorishniy et al. 2022).
 
     Bin edges are the training quantiles, so the sum over a column's bins is its quantile map.
-    Columns with few values have bins of no width; these encode a step.
+    Where quantiles coincide, as in columns with few values, bins follow each other by a narrow
+    step, so that always one bin is filled after the other.
     """
 
     edges: Tensor
@@ -27,8 +30,10 @@ class PiecewiseLinearEncoding(nn.Module):
     def fit(self, X: np.ndarray) -> Self:
         """Learn scale and quantiles of `X`, float (n, d)."""
         scaled = self.scaler.fit(X)(X).numpy()
-        quantiles = np.linspace(0, 1, self.edges.shape[1])
-        self.edges.copy_(torch.from_numpy(np.quantile(scaled, quantiles, axis=0).T))
+        steps = MIN_WIDTH * np.arange(self.edges.shape[1])
+        quantiles = np.quantile(scaled, np.linspace(0, 1, len(steps)), axis=0).T
+        edges = np.maximum.accumulate(quantiles - steps, axis=1) + steps
+        self.edges.copy_(torch.from_numpy(edges))
         return self
 
     def forward(self, scaled: Tensor, *further: Tensor) -> Tensor:
@@ -36,7 +41,16 @@ class PiecewiseLinearEncoding(nn.Module):
 
         `further` columns, each float32 (n, m), follow as they are.
         """
+        return torch.cat([scaled, self.bins(scaled).flatten(1), *further], dim=1)
+
+    def bins(self, scaled: Tensor) -> Tensor:
+        """Return how far each bin is filled, float32 (n, d, n_bins), of scaled rows, (n, d)."""
         low, high = self.edges[:, :-1], self.edges[:, 1:]
-        slope = 1 / (high - low).clamp(min=1e-3)
-        bins = torch.addcmul(-low * slope, scaled[..., None], slope).clamp_(0, 1)
-        return torch.cat([scaled, bins.flatten(1), *further], dim=1)
+        slope = 1 / (high - low)
+        return torch.addcmul(-low * slope, scaled[..., None], slope).clamp_(0, 1)
+
+    def position(self, scaled: Tensor) -> Tensor:
+        """Return the sum over each column's bins, float32 (n, d), of scaled rows, (n, d)."""
+        low, high = self.edges.T[:-1, None], self.edges.T[1:, None]
+        slope = 1 / (high - low)
+        return torch.addcmul(-low * slope, scaled, slope).clamp_(0, 1).sum(dim=0)
