@@ -83,14 +83,22 @@ DIGITS = {
     "wins": ".0f",
     "fit, s": ".2f",
     "score, us a row": ".1f",
+    "batch, us a row": ".2f",
+    "one row, us": ".0f",
+    "steps a second": ".0f",
+    "us a row and column": ".1f",
+    "peak memory, MB": ".0f",
     "bypasses per 1000": ".1f",
     "found per 1000": ".2f",
 }
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """Lay out a table; p values take two significant digits, a missing figure is a dash."""
-    lines = [["method", *table.columns], ["---", *["---:"] * len(table.columns)]]
+def markdown(table: pd.DataFrame, corner: str = "method") -> str:
+    """Lay out a table; p values take two significant digits, a missing figure is a dash.
+
+    `corner` heads the column of the index.
+    """
+    lines = [[corner, *table.columns], ["---", *["---:"] * len(table.columns)]]
     for method, row in table.iterrows():
         figures = [
             "-" if pd.isna(value) else format(value, DIGITS.get(str(name), ".2g"))

@@ -15,6 +15,7 @@ from generators.feasibility import nearest_distance
 
 START_NOISE = 0.3
 MIN_NOVELTY = 0.25
+MAX_KNOWN = 4096  # rows of the bank that novelty is measured against
 SCORE_SCALE = 4.0
 OBSERVED_RANGE = 5.0
 EXTRA_OBSERVATIONS = 4
@@ -65,8 +66,13 @@ class LatentCore:
     def restore(self) -> None:
         """Go back to the scenario's own detector and bank."""
         self.detector = self.scenario.detector
-        self.bank = self.scenario.bank
-        self.scaled_bank = self.scenario.gate.scaler(self.bank)
+        self._keep(self.scenario.bank)
+
+    def _keep(self, bank: np.ndarray) -> None:
+        """Hold a bank; novelty is the distance to at most 4,096 of its rows, spread over time."""
+        self.bank = bank
+        chosen = np.linspace(0, len(bank) - 1, min(len(bank), MAX_KNOWN)).astype(int)
+        self.scaled_bank = self.scenario.gate.scaler(bank[chosen])
 
     def observation_bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the lowest and highest observation, float32 (latent_dim + 4,)."""
@@ -140,8 +146,7 @@ class LatentCore:
 
     def remember(self, rows: np.ndarray) -> None:
         """Add found `rows`, float64 (m, d) in the input's units, to the bank."""
-        self.bank = np.concatenate([self.bank, rows])
-        self.scaled_bank = self.scenario.gate.scaler(self.bank)
+        self._keep(np.concatenate([self.bank, rows]))
         self.refresh(torch.arange(len(self.z)))
 
     def replace_generator(self, generator: Generator) -> None:

@@ -114,6 +114,5 @@ def _masked(values: dict[str, np.ndarray], lanes: np.ndarray) -> dict[str, Any]:
 
 def _object_array(observations: np.ndarray, done: np.ndarray) -> np.ndarray:
     array = np.full(len(done), None, dtype=object)
-    for lane in np.flatnonzero(done):
-        array[lane] = observations[lane]
+    array[done] = np.fromiter(observations[done], dtype=object)
     return array

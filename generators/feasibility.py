@@ -10,6 +10,7 @@ from common.scaling import RowScaler
 
 MAX_REFERENCES = 2000
 PERCENTILE = 95.0
+BLOCK = 1024  # rows whose distances are held at once
 
 
 class FeasibilityGate:
@@ -52,10 +53,13 @@ class FeasibilityGate:
 
 
 def nearest_distance(rows: Tensor, references: Tensor) -> Tensor:
-    """Euclidean distance of each row (n, d) to the nearest of the references (m, d)."""
-    squared = (
-        rows.square().sum(dim=1, keepdim=True)
-        - 2 * rows @ references.T
-        + references.square().sum(dim=1)
-    )
-    return squared.amin(dim=1).clamp(min=0).sqrt()
+    """Euclidean distance of each row (n, d) to the nearest of the references (m, d).
+
+    What a row adds to all its squared distances is added to the least of them only.
+    """
+    squares = references.square().sum(dim=1)
+    least = [
+        torch.addmm(squares, block, references.T, alpha=-2).amin(dim=1)
+        for block in rows.split(BLOCK)
+    ]
+    return (torch.cat(least) + rows.square().sum(dim=1)).clamp(min=0).sqrt()

@@ -1,0 +1,183 @@
+"""Measure speed beside peers: scoring, number of experts, the environment, training, start-up.
+
+python -m benchmarks.speed --parts scoring env
+"""
+
+import os
+import platform
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from common.errors import InputError, run_command
+from common.files import replacing
+from common.registry import unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ONE_THREAD = dict.fromkeys(
+    ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"], "1"
+)
+SCORED = (
+    *("mamba-moe", "mamba-moe-hardened", "mamba-moe-onnx", "mamba", "extra-trees", "catboost"),
+    *("xgboost", "lightgbm", "knn", "iforest", "transformer", "perceptron"),
+)
+ATTACKED = ("mamba-moe", "unhardened-extra-trees")
+TRAINED = ("mamba-moe", "catboost")
+SIZES = [(rows, 32) for rows in (1000, 4000, 16_000, 64_000)]
+WIDTHS = [(1000, columns) for columns in (8, 32, 128, 1024)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement: its part and name, one of `stopwatch.TASKS`, and that task's settings."""
+
+    part: str
+    name: str
+    task: str
+    settings: dict[str, Any]
+
+
+def lanes(detector: str, n_lanes: int, native: bool = True) -> Case:
+    """Return the case of so many lanes, in one native env or as single envs in a loop."""
+    name = f"{detector}, {n_lanes} {'lanes' if native else 'envs in a loop'}"
+    settings = {"detector": detector, "n_lanes": n_lanes, "native": native}
+    return Case("env", name, "lanes", settings)
+
+
+CASES = [
+    *(Case("scoring", method, "score", {"method": method}) for method in SCORED),
+    *(Case("experts", f"{n} experts", "experts", {"n_experts": n}) for n in (2, 4, 8, 16, 32)),
+    *(lanes(detector, n) for detector in ATTACKED for n in (1, 16, 256)),
+    *(lanes(detector, 256, native=False) for detector in ATTACKED),
+    *(Case("env", f"{name}, PPO", "search", {"detector": name}) for name in ATTACKED),
+    *(
+        Case(
+            "training",
+            f"{method}, {rows} x {columns}",
+            "train",
+            {"method": method, "n_rows": rows, "n_features": columns},
+        )
+        for rows, columns in [*SIZES, *WIDTHS]
+        for method in TRAINED
+    ),
+    *(
+        Case("startup", " ".join(arguments), "start", {"arguments": arguments})
+        for arguments in (["evaluate.py", "--help"], ["train.py", "--help"], ["-c", "import torch"])
+    ),
+]
+PARTS = tuple(dict.fromkeys(case.part for case in CASES))
+
+
+@dataclass(frozen=True)
+class SpeedSettings:
+    """Measure speed beside peers, each measurement in a process of its own on one thread.
+
+    Attributes:
+        parts: scoring, experts, env, training, startup.
+        cases: names of single cases; by default all of the parts.
+        rounds: measurements of each case, one after the other's; medians are taken over them.
+        seed: of the rows and the models.
+        out: folder for speed.csv and speed.md.
+    """
+
+    parts: tuple[str, ...] = PARTS
+    cases: tuple[str, ...] = ()
+    rounds: int = 5
+    seed: int = 0
+    out: Path = Path("results")
+
+    def chosen(self) -> list[Case]:
+        """Return the cases to measure; raise `InputError` where a name or number is none."""
+        for part in self.parts:
+            if part not in PARTS:
+                raise unknown("part", part, PARTS)
+        names = [case.name for case in CASES]
+        for name in self.cases:
+            if name not in names:
+                raise unknown("case", name, names)
+        if self.rounds < 1:
+            raise InputError(f"rounds is {self.rounds}; give at least 1.")
+        return [
+            case
+            for case in CASES
+            if case.part in self.parts and (not self.cases or case.name in self.cases)
+        ]
+
+
+def compare(settings: SpeedSettings) -> None:
+    """Measure; write and print the tables."""
+    from benchmarks.tables import write_text
+
+    records = run(settings.chosen(), settings.rounds, settings.seed)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    with replacing(settings.out / "speed.csv") as temporary:
+        records.to_csv(temporary, index=False)
+    text = report(records)
+    write_text(text, settings.out / "speed.md")
+    print(text)
+
+
+def run(cases: Sequence[Case], rounds: int, seed: int) -> "pd.DataFrame":
+    """Measure all cases, then all again, so that a busy spell of the machine hits all alike.
+
+    Returns:
+        one row a figure: part, case, round, figure, value.
+    """
+    import pandas as pd
+    from tqdm import tqdm
+
+    from benchmarks.stopwatch import measure
+
+    os.environ |= ONE_THREAD
+    records = []
+    todo = [(number, case) for number in range(rounds) for case in cases]
+    with (
+        ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool,
+        tqdm(todo, unit="measurement") as bar,
+    ):
+        for number, case in bar:
+            bar.set_description(case.name)
+            figures = pool.submit(measure, case.task, seed, case.settings).result()
+            first, value = next(iter(figures.items()))
+            bar.set_postfix({first: f"{value:.3g}"})
+            records += [(case.part, case.name, number, *figure) for figure in figures.items()]
+    return pd.DataFrame(records, columns=["part", "case", "round", "figure", "value"])
+
+
+def report(records: "pd.DataFrame") -> str:
+    """Write a table of medians for each part, with times as multiples of the first case's."""
+    from benchmarks.tables import markdown
+
+    sections = []
+    for part, rows in records.groupby("part", sort=False):
+        cells = rows.groupby(["case", "figure"], sort=False)["value"].median().unstack(sort=False)
+        first = cells.columns[0]
+        cells.insert(1, f"v. {cells.index[0]}", cells[first] / cells[first].iloc[0])
+        sections.append(f"## {part}\n\n{markdown(cells, 'case')}\n")
+    return "\n".join([described(records), *sections])
+
+
+def described(records: "pd.DataFrame") -> str:
+    """Say what the figures are and what they were measured on."""
+    import torch
+
+    return (
+        f"Medians of {records['round'].nunique()} processes of one thread each, taken in turns."
+        f" {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}.\n"
+    )
+
+
+def main() -> None:
+    """Measure with the arguments of the command line."""
+    compare(tyro.cli(SpeedSettings, description=__doc__))
+
+
+if __name__ == "__main__":
+    run_command(main)
