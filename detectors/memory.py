@@ -6,6 +6,8 @@ from scipy.stats import ks_2samp
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
+from common.scaling import RowScaler
+
 CAPACITY = 512  # rows that a detector remembers at most
 GROUPS = 16
 N_MEASURES = 2
@@ -104,3 +106,11 @@ def trust(normal: Tensor, known: Tensor) -> float:
     label = np.repeat([0, 1], [len(normal), len(known)])
     auroc = roc_auc_score(label, torch.cat([normal, known]).cpu().numpy())
     return max(2 * auroc - 1, 0.0) ** 2 * len(known) / (len(known) + DOUBTED)
+
+
+def synthetic_trust(X: np.ndarray, y: np.ndarray, seed: int) -> float:
+    """Return the trust that a `Memory` of rows `X`, float (n, d), with labels `y`, (n,), sets."""
+    scaled, normal = RowScaler(X.shape[1]).fit(X)(X), y == 0
+    memory = Memory(int(normal.sum()), X.shape[1])
+    memory.fit(scaled[normal], scaled[~normal], torch.Generator().manual_seed(seed))
+    return float(memory.trust)

@@ -6,6 +6,7 @@ import numpy as np
 from catboost import CatBoostClassifier
 from sklearn.ensemble import ExtraTreesClassifier
 
+from detectors.memory import synthetic_trust
 from detectors.refitted import RefittedDetector, probability_log_odds
 
 
@@ -13,8 +14,11 @@ class TreesDetector(RefittedDetector):
     """A classifier of rows, of which only the probability is used.
 
     Where there are synthetic rows, a second one learns from all rows, and the log-odds are the mean
-    of both: a few real anomalies keep their say among thousands of synthetic ones.
+    of both, weighted 1 and the root of the trust in synthetic rows (`Memory.fit`): a few real
+    anomalies keep their say among thousands of synthetic ones.
     """
+
+    random_state: int
 
     def make_classifier(self) -> Any:
         """Return an unfitted classifier with `fit(X, y, sample_weight)` and `predict_proba`."""
@@ -23,11 +27,14 @@ class TreesDetector(RefittedDetector):
     def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        parts = [~synthetic, np.ones_like(synthetic)] if synthetic.any() else [~synthetic]
+        real = ~synthetic
         self.classifiers_ = [
-            self.make_classifier().fit(X[part], y[part], sample_weight=weight[part])
-            for part in parts
+            self.make_classifier().fit(X[real], y[real], sample_weight=weight[real])
         ]
+        self.shares_ = [1.0]
+        if synthetic.any():
+            self.classifiers_.append(self.make_classifier().fit(X, y, sample_weight=weight))
+            self.shares_.append(synthetic_trust(X[real], y[real], self.random_state) ** 0.5)
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
         # CatBoost marks the array that it is given as read-only; a view takes the mark.
@@ -35,7 +42,7 @@ class TreesDetector(RefittedDetector):
             probability_log_odds(classifier.predict_proba(X.view())[:, 1])
             for classifier in self.classifiers_
         ]
-        return np.mean(opinions, axis=0)
+        return np.average(opinions, axis=0, weights=self.shares_)
 
 
 class ExtraTreesDetector(TreesDetector):
