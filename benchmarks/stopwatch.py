@@ -25,6 +25,7 @@ from detectors.replay import replay_set
 ROOT = Path(__file__).parent.parent
 TRAINING_ROWS = 4000
 BATCH_ROWS = 10_000
+SEARCH_STEPS = 8192
 MIN_CALLS = 5
 MIN_SECONDS = 0.5
 PRODUCT = 1024  # rows and columns of the matrix product that ours is compared with
@@ -125,13 +126,14 @@ def score_experts(n_experts: int, seed: int) -> dict[str, float]:
 
 
 def scenario(detector: str, seed: int) -> Any:
-    """Fit detector and generator and put them together."""
+    """Fit detector and generator and put them together; return an `envs.scenario.Scenario`."""
     from envs.scenario import Scenario
     from generators.cvae import ConditionalVAE
 
     X, y = table(TRAINING_ROWS, 32, seed)
     generator = ConditionalVAE(random_state=seed, steps=300).fit(X, y)
-    return Scenario.assemble(X, y, generator, SCORERS[detector](X, y, seed), seed)
+    attacked: Any = SCORERS[detector](X, y, seed)
+    return Scenario.assemble(X, y, generator, attacked, seed)
 
 
 def step_lanes(detector: str, n_lanes: int, native: bool, seed: int) -> dict[str, float]:
@@ -161,9 +163,9 @@ def search(detector: str, seed: int) -> dict[str, float]:
 
     env = SB3VecEnv(LatentAnomalyVectorEnv(64, scenario=scenario(detector, seed)))
     agent = make_agent("ppo", env, seed)
-    agent.learn(2048)
+    agent.learn(SEARCH_STEPS // 4)
     started = process_time()
-    agent.learn(8192)
+    agent.learn(SEARCH_STEPS)
     return {"steps a second": agent.num_timesteps / (process_time() - started)}
 
 

@@ -1,11 +1,13 @@
 """The flagship's network without routing or loops, for runtimes that run a graph of operations."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectors.mamba2 import EPSILON as GATED_EPSILON
-from detectors.mixture import EPSILON, HARDENED, REAL, Mixture
+from detectors.mixture import EPSILON, HARDENED, REAL, MambaExpert, Mixture
 from detectors.tree_expert import TreeExpert
 
 
@@ -16,21 +18,23 @@ class DenseMixture(nn.Module):
     row takes some hundred operations, whatever the number of experts and trees.
     """
 
+    head: Tensor
+    head_bias: Tensor
+
     def __init__(self, network: Mixture) -> None:
         super().__init__()
         self.network = network
-        depth = len(network.experts[0].blocks)
-        self.blocks = nn.ModuleList(DenseBlock(network, level) for level in range(depth))
-        heads = [expert.head for expert in network.experts]
+        experts: list[MambaExpert] = list(network.experts)  # type: ignore[arg-type]
+        length = network.tokenizer.out_features // network.d_model
+        depth = len(experts[0].blocks)
+        self.blocks = nn.ModuleList(DenseBlock(experts, level, length) for level in range(depth))
+        heads = [expert.head for expert in experts]
         self.register_buffer("head", torch.stack([head.weight for head in heads]))
         self.register_buffer("head_bias", torch.stack([head.bias for head in heads])[..., None])
         self.plain_trees = DenseTrees(network.plain_trees)
         self.trees = DenseTrees(network.trees)
         self.hardened_trees = DenseTrees(network.hardened_trees)
         self.hardened = bool(network.weight[-1])
-
-    head: Tensor
-    head_bias: Tensor
 
     def forward(self, X: Tensor) -> Tensor:
         """Return the log-odds of anomaly, float32 (n,), of rows in the input's units, (n, d)."""
@@ -68,19 +72,29 @@ class DenseBlock(nn.Module):
     loops. Shapes are (length, experts, channels, n).
     """
 
-    def __init__(self, network: Mixture, depth: int) -> None:
+    taps: Tensor
+    conv_bias: Tensor
+    dt_bias: Tensor
+    rate: Tensor
+    skip: Tensor
+    into: Tensor
+    out: Tensor
+    future: Tensor
+
+    def __init__(self, experts: list[MambaExpert], depth: int, length: int) -> None:
         super().__init__()
-        self.block = network.experts[0].blocks[depth]
-        parts = [(expert.scales[depth], expert.blocks[depth]) for expert in network.experts]
-        length = network.tokenizer.out_features // network.d_model
+        blocks: list[Any] = [expert.blocks[depth] for expert in experts]
+        self.block = blocks[0]
+        scales = [expert.scales[depth] for expert in experts]
+        into = [block.in_proj.weight for block in blocks]
         stacked = {
-            "taps": [block.conv1d.weight.squeeze(1) for _, block in parts],
-            "conv_bias": [block.conv1d.bias[:, None] for _, block in parts],
-            "dt_bias": [block.dt_bias[:, None] for _, block in parts],
-            "rate": [-block.A_log.exp()[:, None] for _, block in parts],
-            "skip": [block.D[:, None] for _, block in parts],
-            "into": [block.in_proj.weight * scale for scale, block in parts],
-            "out": [block.out_proj.weight * block.norm.weight for _, block in parts],
+            "taps": [block.conv1d.weight.squeeze(1) for block in blocks],
+            "conv_bias": [block.conv1d.bias[:, None] for block in blocks],
+            "dt_bias": [block.dt_bias[:, None] for block in blocks],
+            "rate": [-block.A_log.exp()[:, None] for block in blocks],
+            "skip": [block.D[:, None] for block in blocks],
+            "into": [weight * scale for weight, scale in zip(into, scales, strict=True)],
+            "out": [block.out_proj.weight * block.norm.weight for block in blocks],
         }
         for name, tensors in stacked.items():
             self.register_buffer(name, torch.stack(tensors).detach())
@@ -116,6 +130,13 @@ class DenseBlock(nn.Module):
 
 class DenseTrees(nn.Module):
     """A `TreeExpert` that asks all questions of all trees at once."""
+
+    column: Tensor
+    border: Tensor
+    bit: Tensor
+    first_leaf: Tensor
+    leaf: Tensor
+    bias: Tensor
 
     def __init__(self, trees: TreeExpert) -> None:
         super().__init__()

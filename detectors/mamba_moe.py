@@ -175,7 +175,7 @@ class MambaMoEDetector(Detector):
 
     @torch.inference_mode()
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
-        batches = torch.from_numpy(X).split(SCORING_BATCH)
+        batches = torch.from_numpy(np.ascontiguousarray(X)).split(SCORING_BATCH)
         return torch.cat([self.network_(batch) for batch in batches]).double().cpu().numpy()
 
     def save(self, folder: Path | str) -> None:

@@ -223,9 +223,7 @@ class Mixture(nn.Module):
         routed, gate, logits = self.route(tokens, gates, chosen)
         return tokens.new_zeros(len(tokens), N_HEADS).index_add(0, routed, gate * logits)
 
-    def route(
-        self, tokens: Tensor, gates: Tensor, chosen: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def route(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Send rows to their experts, each of which sees its own in blocks.
 
         Args:

@@ -59,6 +59,7 @@ def test_imports_point_down(path):
         "evaluate",
         "benchmarks.accuracy",
         "benchmarks.algorithms",
+        "benchmarks.speed",
     ],
 )
 def test_import_is_light(module):
