@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import detectors
+from common.conformance import faults
 from common.errors import InputError
 from detectors.base import Detector
 from detectors.replay import replay_set
@@ -69,14 +70,6 @@ def made_up_rows() -> tuple[np.ndarray, np.ndarray]:
     normals = rng.standard_normal((N_NORMAL, N_FEATURES))
     anomalies = 3 * rng.standard_normal((N_ANOMALIES, N_FEATURES)) + 2
     return np.concatenate([normals, anomalies]), np.repeat([0, 1], [N_NORMAL, N_ANOMALIES])
-
-
-def faults(check: Callable[[Trial], Iterator[str]], trial: Trial) -> list[str]:
-    """Run one check; an exception is a fault too."""
-    try:
-        return list(check(trial))
-    except Exception as error:
-        return [f"{(check.__doc__ or '').rstrip('.')}, but it raised {error!r}."]
 
 
 def scores_rows(trial: Trial) -> Iterator[str]:

@@ -39,7 +39,7 @@ class DenseMixture(nn.Module):
     def forward(self, X: Tensor) -> Tensor:
         """Return the log-odds of anomaly, float32 (n,), of rows in the input's units, (n, d)."""
         scaled, measures = self.network.measure(X)
-        mamba = self.mamba(self.network.encode(scaled, measures))
+        mamba = self.mamba(self.network.encoding(scaled, measures))
         columns = torch.cat([scaled, measures], dim=1)
         opinions = [
             mamba[REAL],

@@ -118,7 +118,7 @@ class MambaMoEDetector(Detector):
         network = self.network_.train()
         scaled = network.encoding.scaler(rows.X)
         measures = self._fit_memory(rows, scaled)
-        self._train_experts(rows, network.encode(scaled, measures), steps, generator)
+        self._train_experts(rows, network.encoding(scaled, measures), steps, generator)
         network.eval()
         columns = torch.cat([scaled, measures], dim=1)
         real, hardened = ~rows.synthetic, bool(rows.synthetic.any())

@@ -214,10 +214,6 @@ class Mixture(nn.Module):
         """Weigh the opinions formed of synthetic rows by `trust` in [0, 1]; 0 leaves them out."""
         self.weight[N_UNHARDENED:] = trust * torch.tensor(WEIGHTS[N_UNHARDENED:])
 
-    def encode(self, scaled: Tensor, measures: Tensor) -> Tensor:
-        """Return what router and tokenizer see of scaled rows, (n, d), and measures, (n, 2)."""
-        return self.encoding(scaled, measures)
-
     def mamba(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
         """Return the gated sum of the Mamba experts' logits, (n, 2); arguments as in `route`."""
         routed, gate, logits = self.route(tokens, gates, chosen)

@@ -1,7 +1,7 @@
 """The conformance check of a generator, for its author."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 import generators
+from common.conformance import faults
 from common.errors import InputError
 from generators.base import Generator
 
@@ -48,14 +49,6 @@ def check_generator(id: str, **kwargs: Any) -> list[str]:
         return [f"{id}: fit(X, y) must work, but raised {error!r}."]
     trial = Trial(id, fitted, X, y)
     return [f"{id}: {fault}" for check in CHECKS for fault in faults(check, trial)]
-
-
-def faults(check: Callable[[Trial], Iterator[str]], trial: Trial) -> list[str]:
-    """Run one check; an exception is a fault too."""
-    try:
-        return list(check(trial))
-    except Exception as error:
-        return [f"{(check.__doc__ or '').rstrip('.')}, but it raised {error!r}."]
 
 
 def encodes_and_decodes(trial: Trial) -> Iterator[str]:

@@ -155,7 +155,7 @@ def test_every_parameter_of_the_flagship_learns(rows):
     network, generator = detector.network_.train(), torch.Generator().manual_seed(0)
     network.zero_grad()
     scaled = [network.encoding.scaler(part) for part in (X[:30], X[-30:], bank[:30])]
-    batches = [network.encode(part, network.memory(part)) for part in scaled]
+    batches = [network.encoding(part, network.memory(part)) for part in scaled]
     network.loss(batches, 0.5, generator).backward()
     still = [
         name
