@@ -11,6 +11,7 @@ from torch.nn import functional as F
 LINEAR_RANGE = 3.0
 WINSOR = 0.01
 REACH = 1.0
+FAR = 1e30  # deviations; float32 holds them
 
 
 def compress(u: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ class RowScaler(nn.Module):
     def forward(self, X: ArrayLike | Tensor) -> Tensor:
         """Scale rows, (n, d) in the input's units, to float32."""
         rows = torch.as_tensor(X, dtype=torch.float64, device=self.center.device)
-        return compress((rows - self.center) / self.scale).float()
+        return compress(((rows - self.center) / self.scale).clamp(-FAR, FAR).float())
 
     def inverse(self, scaled: Tensor) -> Tensor:
         """Bring scaled rows back to the input's units, float64 (n, d)."""

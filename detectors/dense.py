@@ -1,5 +1,6 @@
 """The flagship's network without routing or loops, for runtimes that run a graph of operations."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -7,8 +8,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectors.mamba2 import EPSILON as GATED_EPSILON
-from detectors.mixture import EPSILON, HARDENED, REAL, MambaExpert, Mixture
-from detectors.tree_expert import TreeExpert
+from detectors.mixture import (
+    EPSILON,
+    HARDENED,
+    HARDENED_TREES,
+    PLAIN_TREES,
+    REAL,
+    REAL_TREES,
+    MambaExpert,
+    Mixture,
+)
+from detectors.tree_expert import TreeExperts
 
 
 class DenseMixture(nn.Module):
@@ -31,24 +41,21 @@ class DenseMixture(nn.Module):
         heads = [expert.head for expert in experts]
         self.register_buffer("head", torch.stack([head.weight for head in heads]))
         self.register_buffer("head_bias", torch.stack([head.bias for head in heads])[..., None])
-        self.plain_trees = DenseTrees(network.plain_trees)
         self.trees = DenseTrees(network.trees)
-        self.hardened_trees = DenseTrees(network.hardened_trees)
-        self.hardened = bool(network.weight[-1])
 
     def forward(self, X: Tensor) -> Tensor:
         """Return the log-odds of anomaly, float32 (n,), of rows in the input's units, (n, d)."""
         scaled, measures = self.network.measure(X)
         mamba = self.mamba(self.network.encoding(scaled, measures))
-        columns = torch.cat([scaled, measures], dim=1)
+        trees = self.trees(torch.cat([scaled, measures], dim=1))
         opinions = [
             mamba[REAL],
             self.network.linear(scaled),
-            self.plain_trees(scaled),
-            self.trees(columns),
+            trees[PLAIN_TREES],
+            trees[REAL_TREES],
             measures[:, 0],
             mamba[HARDENED],
-            self.hardened_trees(columns) if self.hardened else torch.zeros_like(measures[:, 0]),
+            trees[HARDENED_TREES],
         ]
         return self.network.combine(torch.stack(opinions, dim=1))
 
@@ -129,7 +136,7 @@ class DenseBlock(nn.Module):
 
 
 class DenseTrees(nn.Module):
-    """A `TreeExpert` that asks all questions of all trees at once."""
+    """A `TreeExperts` that asks all questions of all trees at once."""
 
     column: Tensor
     border: Tensor
@@ -138,22 +145,24 @@ class DenseTrees(nn.Module):
     leaf: Tensor
     bias: Tensor
 
-    def __init__(self, trees: TreeExpert) -> None:
+    def __init__(self, trees: TreeExperts) -> None:
         super().__init__()
-        n_trees, n_leaves = trees.leaf.shape
-        self.register_buffer("column", trees.column.flatten())
-        self.register_buffer("border", trees.border.flatten())
-        self.register_buffer("bit", 2.0 ** torch.arange(len(trees.column))[:, None])
-        self.register_buffer("first_leaf", torch.arange(n_trees) * n_leaves)
+        depth, n_trees = trees.question.shape
+        self.ends = trees.ends
+        self.register_buffer("column", trees.column[:, :n_trees].flatten())
+        self.register_buffer("border", trees.border[:, :n_trees].flatten())
+        self.register_buffer("bit", 2.0 ** torch.arange(depth)[:, None])
+        self.register_buffer("first_leaf", torch.arange(n_trees) * trees.leaf.shape[1])
         self.register_buffer("leaf", trees.leaf.flatten())
         self.register_buffer("bias", trees.bias)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return logits, float32 (n,), of rows, float32 (n, d)."""
+    def forward(self, rows: Tensor) -> list[Tensor]:
+        """Return each ensemble's logits, float32 (n,), of rows, float32 (n, d)."""
         answers = (rows.index_select(1, self.column) > self.border).float()
         leaf = (answers.unflatten(1, (len(self.bit), -1)) * self.bit).sum(dim=1).long()
-        values = self.leaf.index_select(0, (leaf + self.first_leaf).flatten())
-        return values.view_as(leaf).sum(dim=1) + self.bias
+        values = self.leaf.index_select(0, (leaf + self.first_leaf).flatten()).view_as(leaf)
+        parts = [values[:, start:end].sum(dim=1) for start, end in pairwise(self.ends)]
+        return [part + bias for part, bias in zip(parts, self.bias, strict=True)]
 
 
 def inverse_rms(x: Tensor, epsilon: float = EPSILON) -> Tensor:

@@ -34,10 +34,10 @@ class Mamba2(nn.Module):
     def __init__(
         self,
         d_model: int,
-        d_state: int = 16,
+        d_state: int = 4,
         d_conv: int = 4,
-        expand: int = 2,
-        headdim: int = 16,
+        expand: int = 1,
+        headdim: int = 8,
     ) -> None:
         super().__init__()
         self.d_state, self.d_conv, self.headdim = d_state, d_conv, headdim

@@ -1,5 +1,6 @@
 """The flagship: a mixture of Mamba-2 experts and of others that err differently."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -14,7 +15,7 @@ from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
 from detectors.base import Detector
 from detectors.memory import Memory
-from detectors.mixture import Mixture, Sizes
+from detectors.mixture import HARDENED_TREES, PLAIN_TREES, REAL_TREES, Mixture, Sizes
 
 BATCH = 128
 SCORING_BATCH = 16_384  # rows, so that memory stays bounded
@@ -55,11 +56,11 @@ class MambaMoEDetector(Detector):
         self,
         n_experts: int | None = None,
         top_k: int = 2,
-        d_model: int = 32,
+        d_model: int = 24,
         depth: int = 1,
         n_tokens: int = 2,
-        n_bins: int = 16,
-        n_trees: int = 250,
+        n_bins: int = 2,
+        n_trees: int = 200,
         n_hardened_trees: int = 150,
         steps: int = 100,
         learning_rate: float = 3e-3,
@@ -123,10 +124,11 @@ class MambaMoEDetector(Detector):
         columns = torch.cat([scaled, measures], dim=1)
         real, hardened = ~rows.synthetic, bool(rows.synthetic.any())
         network.linear.fit(scaled[real], rows.y[real], rows.weight[real])
-        network.plain_trees.fit(scaled[real], rows.y[real], rows.weight[real], self.random_state)
-        network.trees.fit(columns[real], rows.y[real], rows.weight[real], self.random_state)
+        fit_trees = partial(network.trees.fit, seed=self.random_state)
+        fit_trees(PLAIN_TREES, scaled[real], rows.y[real], rows.weight[real])
+        fit_trees(REAL_TREES, columns[real], rows.y[real], rows.weight[real])
         if hardened:
-            network.hardened_trees.fit(columns, rows.y, rows.weight, self.random_state)
+            fit_trees(HARDENED_TREES, columns, rows.y, rows.weight)
         network.trust_synthetic(float(network.memory.trust) if hardened else 0.0)
         normal = rows.y == 0
         network.calibrate(scaled[normal], measures[normal], self.contamination)

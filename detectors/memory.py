@@ -92,12 +92,13 @@ class Memory(nn.Module):
         to the least of each group only.
         """
         rows, remembered = scaled * self.column_scale, self.rows.flatten(0, 1)
-        squared = torch.addmm(remembered.square().sum(dim=1), rows, remembered.T, alpha=-2)
+        lengths = remembered.square().sum(dim=1, keepdim=True)
+        squared = torch.addmm(lengths, remembered, rows.T, alpha=-2)
         if without is not None:
-            squared[without] = torch.inf
-        nearest = squared.unflatten(1, self.rows.shape[:2]).amin(dim=2)
-        nearest = (nearest + rows.square().sum(dim=1, keepdim=True)).clamp(min=0) / scaled.shape[1]
-        log_distance = 0.5 * torch.log(nearest + FLOOR)
+            squared[without[::-1]] = torch.inf
+        nearest = squared.unflatten(0, self.rows.shape[:2]).amin(dim=1)
+        nearest = (nearest + rows.square().sum(dim=1)).clamp(min=0) / scaled.shape[1]
+        log_distance = 0.5 * torch.log(nearest + FLOOR).T.contiguous()
         return torch.stack([log_distance.mean(dim=1), log_distance.amin(dim=1)], dim=1)
 
 

@@ -1,7 +1,7 @@
 """The flagship's network: sparse Mamba-2 experts beside trees, a linear expert and a memory."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,20 +9,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectors.linear_expert import LinearExpert
-from detectors.lookup import PiecewiseLinearLookup
 from detectors.mamba2 import Mamba2, inverse_rms, make_block
 from detectors.memory import N_MEASURES, Memory
 from detectors.preprocessing import PiecewiseLinearEncoding
-from detectors.tree_expert import TreeExpert
+from detectors.tree_expert import TreeExperts
 
 N_HEADS = 2
 REAL, HARDENED = range(N_HEADS)
+PLAIN_TREES, REAL_TREES, HARDENED_TREES = range(3)
 N_UNHARDENED = 5
 # of the opinions below, in their order; the last two are multiplied by the trust in synthetic rows
 WEIGHTS = (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 EPSILON = torch.finfo(torch.float32).eps
-BLOCK = 512  # rows; what is between two layers then fits into a core's cache
-ROUTED = 1024  # rows that a Mamba expert sees at once, or up to half as many more
+BLOCK = 1024  # rows; what is between two layers then fits into a core's cache
+ROUTED = 2048  # rows that a Mamba expert sees at once, or up to half as many more
 
 
 class Sizes(NamedTuple):
@@ -98,7 +98,7 @@ class NoisyTopKRouter(nn.Module):
             best.append(left.argmax(dim=1, keepdim=True))
             left.scatter_(1, best[-1], -torch.inf)
         chosen = torch.cat(best, dim=1)
-        return logits.gather(1, chosen).softmax(dim=1), chosen
+        return logits.gather(1, chosen).T.contiguous().softmax(dim=0).T, chosen
 
 
 class Mixture(nn.Module):
@@ -130,22 +130,11 @@ class Mixture(nn.Module):
             MambaExpert(sizes.d_model, sizes.depth, device) for _ in range(sizes.n_experts)
         )
         self.linear = LinearExpert(sizes.n_features)
-        self.plain_trees = TreeExpert(sizes.n_trees)
-        self.trees = TreeExpert(sizes.n_trees)
-        self.hardened_trees = TreeExpert(sizes.n_hardened_trees)
+        self.trees = TreeExperts(sizes.n_trees, sizes.n_trees, sizes.n_hardened_trees)
         self.register_buffer("center", torch.zeros(len(WEIGHTS)))
         self.register_buffer("spread", torch.ones(len(WEIGHTS)))
         self.register_buffer("weight", torch.tensor(WEIGHTS))
         self.register_buffer("offset", torch.zeros(()))
-
-    def train(self, mode: bool = True) -> Self:
-        """Go on training, or, with `mode` False, tabulate tokenizer and gate for scoring."""
-        if not mode:
-            layers = self.tokenizer, self.router.gate
-            weight = torch.cat([layer.weight for layer in layers])
-            bias = torch.cat([layer.bias for layer in layers])
-            self.lookup = PiecewiseLinearLookup(self.encoding, weight, bias)
-        return super().train(mode)
 
     def forward(self, X: Tensor) -> Tensor:
         """Return the log-odds of anomaly, float32 (n,), of rows in the input's units, (n, d)."""
@@ -169,18 +158,11 @@ class Mixture(nn.Module):
 
     def consider(self, scaled: Tensor, measures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return what `route` takes of scaled rows, and the other five members' logits, (n, 5)."""
-        columns = torch.cat([scaled, measures], dim=1)
-        hardened = bool(self.weight[-1])
-        others = [
-            self.linear(scaled),
-            self.plain_trees(scaled),
-            self.trees(columns),
-            measures[:, 0],
-            self.hardened_trees(columns) if hardened else torch.zeros_like(measures[:, 0]),
-        ]
-        sizes = [self.tokenizer.out_features, self.router.gate.out_features]
-        tokens, logits = self.lookup(scaled, measures).split(sizes, dim=1)
-        return tokens, *self.router.choose(logits), torch.stack(others, dim=1)
+        trees = self.trees(torch.cat([scaled, measures], dim=1))
+        opinions = self.linear(scaled)[:, None], trees[:, :2], measures[:, :1], trees[:, 2:]
+        encoded = self.encoding(scaled, measures)
+        routing = self.router.choose(self.router.gate(encoded))
+        return self.tokenizer(encoded), *routing, torch.cat(opinions, dim=1)
 
     def combine(self, opinions: Tensor) -> Tensor:
         """Return the log-odds of anomaly, (n,), from opinions, (n, 7).

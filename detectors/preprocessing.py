@@ -44,13 +44,7 @@ class PiecewiseLinearEncoding(nn.Module):
         return torch.cat([scaled, self.bins(scaled).flatten(1), *further], dim=1)
 
     def bins(self, scaled: Tensor) -> Tensor:
-        """Return how far each bin is filled, float32 (n, d, n_bins), of scaled rows, (n, d)."""
-        low, high = self.edges[:, :-1], self.edges[:, 1:]
+        """Return how far each bin is filled, float32 (n, n_bins, d), of scaled rows, (n, d)."""
+        low, high = self.edges.T[:-1].contiguous(), self.edges.T[1:].contiguous()
         slope = 1 / (high - low)
-        return torch.addcmul(-low * slope, scaled[..., None], slope).clamp_(0, 1)
-
-    def position(self, scaled: Tensor) -> Tensor:
-        """Return the sum over each column's bins, float32 (n, d), of scaled rows, (n, d)."""
-        low, high = self.edges.T[:-1, None], self.edges.T[1:, None]
-        slope = 1 / (high - low)
-        return torch.addcmul(-low * slope, scaled, slope).clamp_(0, 1).sum(dim=0)
+        return torch.addcmul(-low * slope, scaled[:, None], slope).clamp_(0, 1)

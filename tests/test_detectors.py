@@ -23,7 +23,7 @@ from detectors.memory import Memory
 from detectors.mixture import NoisyTopKRouter
 from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.replay import replay_set
-from detectors.tree_expert import TreeExpert, make_booster
+from detectors.tree_expert import TreeExperts, make_booster
 
 ROOT = Path(__file__).parent.parent
 QUICK = {
@@ -242,8 +242,10 @@ def test_memory_does_not_measure_a_row_against_itself(n):
 def test_tree_expert_answers_as_catboost_does(X, n_anomalies):
     y = (np.arange(len(X)) < n_anomalies).astype(int)
     rows = torch.from_numpy(X).float()
-    expert = TreeExpert(20).fit(rows, y, balanced_weights(y), seed=0)
-    logits = expert(rows)
+    experts = TreeExperts(3, 20, 2).fit(1, rows, y, balanced_weights(y), seed=0)
+    silent, logits, unfitted = experts(rows).T
+    assert not silent.any()
+    assert not unfitted.any()
     if (X.astype(np.float32) == X.astype(np.float32)[0]).all():
         assert (logits == 0).all()
         return

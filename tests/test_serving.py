@@ -5,13 +5,10 @@ import builtins
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 import detectors
 from common.errors import InputError
-from detectors.lookup import PiecewiseLinearLookup
 from detectors.mamba_moe import MambaMoEDetector
-from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.replay import replay_set
 
 SHAPES = {
@@ -78,20 +75,6 @@ def test_what_cannot_be_exported_or_opened_is_one_sentence(rows, tmp_path, monke
     with pytest.raises(InputError, match="pip install onnxruntime"):
         detectors.open_onnx(tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("repeated", [False, True])
-def test_lookup_equals_the_layer_on_the_encoding(repeated):
-    rng = np.random.default_rng(0)
-    X = rng.integers(0, 3, (50, 3)).astype(float) if repeated else rng.standard_normal((50, 3))
-    encoding = PiecewiseLinearEncoding(3, 8).fit(X)
-    layer = torch.nn.Linear(encoding.n_outputs + 2, 5)
-    probes = np.concatenate([X, rng.uniform(-5, 5, (50, 3))])
-    scaled, further = encoding.scaler(probes), torch.randn(100, 2)
-    lookup = PiecewiseLinearLookup(encoding, layer.weight, layer.bias)
-    torch.testing.assert_close(
-        lookup(scaled, further), layer(encoding(scaled, further)), atol=1e-5, rtol=1e-4
-    )
 
 
 def test_rows_score_alike_whatever_the_batch(rows):
