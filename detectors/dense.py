@@ -73,7 +73,7 @@ class DenseMixture(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """The blocks of all Mamba experts at one depth, and the norms before them.
+    """The blocks of all Mamba experts at one depth, and the norm before them.
 
     The arithmetic is that of `Mamba2.columns_first`, with sums over pairs of tokens in place of its
     loops. Shapes are (length, experts, channels, n).
@@ -92,15 +92,13 @@ class DenseBlock(nn.Module):
         super().__init__()
         blocks: list[Any] = [expert.blocks[depth] for expert in experts]
         self.block = blocks[0]
-        scales = [expert.scales[depth] for expert in experts]
-        into = [block.in_proj.weight for block in blocks]
         stacked = {
             "taps": [block.conv1d.weight.squeeze(1) for block in blocks],
             "conv_bias": [block.conv1d.bias[:, None] for block in blocks],
             "dt_bias": [block.dt_bias[:, None] for block in blocks],
             "rate": [-block.A_log.exp()[:, None] for block in blocks],
             "skip": [block.D[:, None] for block in blocks],
-            "into": [weight * scale for weight, scale in zip(into, scales, strict=True)],
+            "into": [block.in_proj.weight for block in blocks],
             "out": [block.out_proj.weight * block.norm.weight for block in blocks],
         }
         for name, tensors in stacked.items():

@@ -41,19 +41,20 @@ class Sizes(NamedTuple):
 
 
 class MambaExpert(nn.Module):
-    """Pre-norm residual Mamba-2 blocks and a linear head on the mean token."""
+    """Pre-norm residual Mamba-2 blocks and a linear head on the mean token.
+
+    The norm has no scale of its own, which the block's first layer would only absorb.
+    """
 
     def __init__(self, d_model: int, depth: int, device: torch.device) -> None:
         super().__init__()
-        self.scales = nn.ParameterList(torch.ones(d_model) for _ in range(depth))
         self.blocks = nn.ModuleList(make_block(device, d_model=d_model) for _ in range(depth))
         self.head = nn.Linear(d_model, N_HEADS)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens, float32 (n_tokens, d_model, n), to two logits, (n, 2)."""
-        for scale, block in zip(self.scales, self.blocks, strict=True):
-            normed = tokens * inverse_rms(tokens, EPSILON) * scale[:, None]
-            tokens = tokens + columns_first(block, normed)
+        for block in self.blocks:
+            tokens = tokens + columns_first(block, tokens * inverse_rms(tokens, EPSILON))
         return self.head(tokens.mean(dim=0).T)
 
 
@@ -95,7 +96,7 @@ class NoisyTopKRouter(nn.Module):
         """
         left, best = logits.detach().clone(), []
         for _ in range(self.top_k):
-            best.append(left.argmax(dim=1, keepdim=True))
+            best.append(left.max(dim=1, keepdim=True).indices)
             left.scatter_(1, best[-1], -torch.inf)
         chosen = torch.cat(best, dim=1)
         return logits.gather(1, chosen).T.contiguous().softmax(dim=0).T, chosen
