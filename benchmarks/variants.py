@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from agents.algorithms import find_algorithm
 from detectors.mamba2 import Mamba2
 from detectors.mamba_moe import MambaMoEDetector
-from detectors.mixture import Mixture
+from detectors.mixture import Mixture, Sizes
+from detectors.stacked import StackedExperts
 from envs.core import LatentCore
 from generators.cvae import ConditionalVAE
 from generators.feasibility import FeasibilityGate
@@ -84,13 +85,35 @@ class PerceptronBlock(nn.Module):
         return self.layers(tokens)
 
 
+class LoopedExperts(StackedExperts):
+    """Experts that are no Mamba blocks, one after the other."""
+
+    def __init__(self, experts: nn.ModuleList) -> None:
+        nn.Module.__init__(self)
+        self.experts = experts
+
+    def forward(self, tokens: Tensor, experts: Tensor) -> Tensor:  # type: ignore[override]
+        """Map tokens, (length, m, d_model, n), to the logits of m experts, (m, 2, n)."""
+        groups = zip(experts.tolist(), tokens.unbind(dim=1), strict=True)
+        return torch.stack([self.experts[number](group).T for number, group in groups])
+
+
+class PerceptronMixture(Mixture):
+    """The flagship's network with a perceptron in place of each Mamba-2 block."""
+
+    def __init__(self, sizes: Sizes, device: torch.device) -> None:
+        super().__init__(sizes, device)
+        for expert in self.experts:
+            blocks = map(PerceptronBlock, expert.blocks)  # type: ignore[arg-type]
+            expert.blocks = nn.ModuleList(blocks)
+
+    def train(self, mode: bool = True) -> Self:
+        """Go on training, or, with `mode` False, score."""
+        self.stacked = LoopedExperts(self.experts)
+        return nn.Module.train(self, mode)
+
+
 class PerceptronMoEDetector(MambaMoEDetector):
     """The flagship with a perceptron in place of each Mamba-2 block."""
 
-    def _build(self) -> Mixture:
-        network = super()._build()
-        for module in list(network.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, Mamba2):
-                    setattr(module, name, PerceptronBlock(child))
-        return network
+    network_type = PerceptronMixture

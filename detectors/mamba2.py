@@ -16,8 +16,8 @@ EPSILON = 1e-5  # of the gated norm
 
 
 def inverse_rms(x: Tensor, eps: float) -> Tensor:
-    """One over the root mean square of the channels of `x`, (length, channels, batch)."""
-    return torch.rsqrt(x.square().mean(dim=1, keepdim=True) + eps)
+    """One over the root mean square of the channels of `x`, (..., channels, batch)."""
+    return torch.rsqrt((x * x).mean(dim=-2, keepdim=True) + eps)
 
 
 class Mamba2(nn.Module):

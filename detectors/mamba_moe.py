@@ -52,6 +52,8 @@ class MambaMoEDetector(Detector):
         progress: show a progress bar.
     """
 
+    network_type = Mixture
+
     def __init__(
         self,
         n_experts: int | None = None,
@@ -112,7 +114,7 @@ class MambaMoEDetector(Detector):
             self.n_hardened_trees,
             self.n_normals_,
         )
-        return Mixture(sizes, device).to(device)
+        return self.network_type(sizes, device).to(device)
 
     def _train(self, rows: TrainingRows, steps: int, generator: torch.Generator) -> None:
         """Fit every member on all rows; only the Mamba experts go on from where they were."""

@@ -1,7 +1,7 @@
 """The flagship's network: sparse Mamba-2 experts beside trees, a linear expert and a memory."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from detectors.linear_expert import LinearExpert
 from detectors.mamba2 import Mamba2, inverse_rms, make_block
 from detectors.memory import N_MEASURES, Memory
 from detectors.preprocessing import PiecewiseLinearEncoding
+from detectors.stacked import StackedExperts
 from detectors.tree_expert import TreeExperts
 
 N_HEADS = 2
@@ -22,7 +23,8 @@ N_UNHARDENED = 5
 WEIGHTS = (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
 EPSILON = torch.finfo(torch.float32).eps
 BLOCK = 1024  # rows; what is between two layers then fits into a core's cache
-ROUTED = 2048  # rows that a Mamba expert sees at once, or up to half as many more
+CHUNK = 128  # rows that are sent to an expert together
+ROUTED = 4096  # rows that the experts see at once
 
 
 class Sizes(NamedTuple):
@@ -137,6 +139,12 @@ class Mixture(nn.Module):
         self.register_buffer("weight", torch.tensor(WEIGHTS))
         self.register_buffer("offset", torch.zeros(()))
 
+    def train(self, mode: bool = True) -> Self:
+        """Go on training, or, with `mode` False, stack the experts for scoring."""
+        if not mode:
+            self.stacked = StackedExperts(self.experts, EPSILON)
+        return super().train(mode)
+
     def forward(self, X: Tensor) -> Tensor:
         """Return the log-odds of anomaly, float32 (n,), of rows in the input's units, (n, d)."""
         return self.combine(self.opinions(*in_blocks(self.measure, X)))
@@ -198,12 +206,58 @@ class Mixture(nn.Module):
         self.weight[N_UNHARDENED:] = trust * torch.tensor(WEIGHTS[N_UNHARDENED:])
 
     def mamba(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
-        """Return the gated sum of the Mamba experts' logits, (n, 2); arguments as in `route`."""
-        routed, gate, logits = self.route(tokens, gates, chosen)
-        return tokens.new_zeros(len(tokens), N_HEADS).index_add(0, routed, gate * logits)
+        """Return the gated sum of the Mamba experts' logits, (n, 2); arguments as in `route`.
+
+        Each expert's rows are sent in chunks of one size, the last one filled up with any rows, so
+        that many experts are one product and cost what a few do.
+        """
+        routed, order, counts = self.sort(chosen)
+        size = min(CHUNK, max(1, len(routed) // len(counts)))
+        n_chunks = (counts + size - 1) // size
+        unused = (n_chunks * size - counts).cumsum(0) - (n_chunks * size - counts)
+        place = torch.arange(len(routed), device=unused.device) + unused.repeat_interleave(counts)
+        rows = place.new_zeros(int(n_chunks.sum()) * size).index_copy(0, place, routed)
+        experts = torch.arange(len(counts), device=counts.device).repeat_interleave(n_chunks)
+        n_together = max(1, ROUTED // size)
+        columns = tokens.T.contiguous()
+        logits = [
+            self.stacked(self.sequences(columns, some), each).transpose(1, 2).flatten(0, 1)
+            for some, each in zip(
+                rows.view(-1, size).split(n_together), experts.split(n_together), strict=True
+            )
+        ]
+        gate = gates.flatten()[order, None]
+        gated = gate * torch.cat(logits).index_select(0, place)
+        return tokens.new_zeros(len(tokens), N_HEADS).index_add(0, routed, gated)
+
+    def sequences(self, columns: Tensor, groups: Tensor) -> Tensor:
+        """Gather the tokens of groups of rows, float32 (n_tokens, m, d_model, size).
+
+        Args:
+            columns: tokens, float32 (n_tokens * d_model, n).
+            groups: numbers of rows, int64 (m, size).
+        """
+        gathered = columns.index_select(1, groups.flatten())
+        parted = gathered.unflatten(1, groups.shape).unflatten(0, (-1, self.d_model))
+        return parted.transpose(1, 2).contiguous()
+
+    def sort(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sort pairs of a row and an expert by expert.
+
+        Args:
+            chosen: numbers of the experts, int64 (n, top_k).
+
+        Returns:
+            for each pair, sorted, its row's number and its own in `chosen`, both (n * top_k,); the
+            number of pairs of each expert.
+        """
+        pairs = chosen.flatten()
+        sorted_pairs = np.argsort(pairs.cpu().numpy().astype(np.uint16), kind="stable")
+        order = torch.from_numpy(sorted_pairs).to(pairs.device)
+        return order // chosen.shape[1], order, pairs.bincount(minlength=len(self.experts))
 
     def route(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Send rows to their experts, each of which sees its own in blocks.
+        """Send rows to their experts, each of which sees its own.
 
         Args:
             tokens: float32 (n, n_tokens * d_model).
@@ -214,16 +268,11 @@ class Mixture(nn.Module):
             for each pair of a row and an expert, sorted by expert: the row's number (r,), its
             gate (r, 1) and the expert's logits (r, 2).
         """
-        pairs = chosen.flatten()
-        sorted_pairs = np.argsort(pairs.cpu().numpy().astype(np.uint16), kind="stable")
-        order = torch.from_numpy(sorted_pairs).to(pairs.device)
-        routed = order // chosen.shape[1]
-        counts = pairs.bincount(minlength=len(self.experts)).tolist()
+        routed, order, counts = self.sort(chosen)
         logits = [
-            expert(tokens.index_select(0, block).T.unflatten(0, (-1, self.d_model)).contiguous())
-            for expert, rows in zip(self.experts, routed.split(counts), strict=True)
-            for block in rows.tensor_split(round(len(rows) / ROUTED) or 1)
-            if len(block)
+            expert(tokens[rows].T.unflatten(0, (-1, self.d_model)))
+            for expert, rows in zip(self.experts, routed.split(counts.tolist()), strict=True)
+            if len(rows)
         ]
         return routed, gates.flatten()[order, None], torch.cat(logits)
 

@@ -5,6 +5,7 @@ import builtins
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import detectors
 from common.errors import InputError
@@ -75,6 +76,20 @@ def test_what_cannot_be_exported_or_opened_is_one_sentence(rows, tmp_path, monke
     with pytest.raises(InputError, match="pip install onnxruntime"):
         detectors.open_onnx(tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("n", [1, 3, 700])
+def test_stacked_experts_answer_as_each_alone(rows, n):
+    """Number 3 of the experts gets no row."""
+    network = MambaMoEDetector(steps=5, n_experts=5, depth=2, n_trees=5).fit(*rows).network_
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(n, network.tokenizer.out_features, generator=generator)
+    gates = torch.rand(n, 2, generator=generator)
+    first = torch.tensor([0, 1, 2, 4])[torch.randint(4, (n, 1), generator=generator)]
+    chosen = torch.cat([first, (first == 0).long() * 4], dim=1)
+    routed, gate, logits = network.route(tokens, gates, chosen)
+    alone = torch.zeros(n, 2).index_add(0, routed, gate * logits)
+    torch.testing.assert_close(network.mamba(tokens, gates, chosen), alone, atol=1e-5, rtol=1e-4)
 
 
 def test_rows_score_alike_whatever_the_batch(rows):

@@ -1,0 +1,107 @@
+"""The Mamba experts' arithmetic for many experts in one product, for scoring."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detectors.mamba2 import EPSILON as GATED_EPSILON
+from detectors.mamba2 import inverse_rms
+
+
+class StackedExperts(nn.Module):
+    """The weights of Mamba experts, stacked: what scores is the number of calls, not of experts.
+
+    The arithmetic is that of `MambaExpert.forward`. Shapes are (length, experts, channels, n).
+    """
+
+    head: Tensor
+    head_bias: Tensor
+
+    def __init__(self, experts: Iterable[Any], epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        blocks, heads = zip(*((expert.blocks, expert.head) for expert in experts), strict=True)
+        self.blocks = nn.ModuleList(map(StackedBlock, zip(*blocks, strict=True)))
+        buffers = {
+            "head": torch.stack([head.weight for head in heads]),
+            "head_bias": torch.stack([head.bias for head in heads])[..., None],
+        }
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor.detach(), persistent=False)
+
+    def forward(self, tokens: Tensor, experts: Tensor | slice = slice(None)) -> Tensor:
+        """Map tokens, (length, 1 or m, d_model, n), to the logits of m experts, (m, 2, n).
+
+        Args:
+            tokens: float32; of m groups of rows, or of one that all experts see.
+            experts: the number of each group's expert, int64 (m,); by default each once.
+        """
+        for block in self.blocks:
+            tokens = tokens + block(tokens * inverse_rms(tokens, self.epsilon), experts)
+        return self.head[experts] @ tokens.mean(dim=0) + self.head_bias[experts]
+
+
+class StackedBlock(nn.Module):
+    """`Mamba2.columns_first` of several blocks."""
+
+    taps: Tensor
+    conv_bias: Tensor
+    dt_bias: Tensor
+    rate: Tensor
+    skip: Tensor
+    into: Tensor
+    out: Tensor
+
+    def __init__(self, blocks: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.d_inner, self.d_state = blocks[0].d_inner, blocks[0].d_state
+        self.nheads, self.headdim = blocks[0].nheads, blocks[0].headdim
+        stacked = {
+            "taps": [block.conv1d.weight.squeeze(1) for block in blocks],
+            "conv_bias": [block.conv1d.bias[:, None] for block in blocks],
+            "dt_bias": [block.dt_bias[:, None] for block in blocks],
+            "rate": [-block.A_log.exp()[:, None] for block in blocks],
+            "skip": [block.D[:, None] for block in blocks],
+            "into": [block.in_proj.weight for block in blocks],
+            "out": [block.out_proj.weight * block.norm.weight for block in blocks],
+        }
+        for name, tensors in stacked.items():
+            self.register_buffer(name, torch.stack(tensors).detach(), persistent=False)
+
+    def forward(self, tokens: Tensor, experts: Tensor | slice) -> Tensor:
+        """Map tokens, (length, 1 or m, d_model, n), to (length, m, d_model, n)."""
+        inner, state = self.d_inner, self.d_state
+        projected = self.into[experts] @ tokens
+        z, xBC, dt = projected.split([inner, inner + 2 * state, self.nheads], dim=2)
+        x, B, C = F.silu(self.convolve(xBC, experts)).split([inner, state, state], dim=2)
+        dt = F.softplus(dt + self.dt_bias[experts])
+        heads = x.unflatten(2, (self.nheads, self.headdim))
+        y = self.dual_form(heads, dt, B, C, experts).flatten(2, 3) * F.silu(z)
+        return (self.out[experts] @ y) * inverse_rms(y, GATED_EPSILON)
+
+    def convolve(self, x: Tensor, experts: Tensor | slice) -> Tensor:
+        """Apply every expert's `conv1d` causally."""
+        taps = self.taps[experts]
+        y = x * taps[..., -1:] + self.conv_bias[experts]
+        for shift in range(1, min(len(x), taps.shape[-1])):
+            later = torch.addcmul(y[shift:], x[:-shift], taps[..., -1 - shift, None])
+            y = torch.cat([y[:shift], later])
+        return y
+
+    def dual_form(
+        self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, experts: Tensor | slice
+    ) -> Tensor:
+        """`Mamba2.dual_form`; x is (length, m, heads, headdim, n)."""
+        log_decay = torch.cumsum(dt * self.rate[experts], dim=0)
+        skip, rows = self.skip[experts], []
+        for t in range(len(x)):
+            affinity = (C[t] * B[: t + 1]).sum(dim=2, keepdim=True)
+            attention = affinity * torch.exp(log_decay[t] - log_decay[: t + 1]) * dt[: t + 1]
+            y = (attention[t] + skip)[:, :, None] * x[t]
+            for s in range(t):
+                y = torch.addcmul(y, attention[s, :, :, None], x[s])
+            rows.append(y)
+        return torch.stack(rows)
