@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.randomness import torch_seed
+from detectors.mamba_expert import MambaExpert
 from detectors.mamba_moe import MambaMoEDetector
-from detectors.mixture import MambaExpert
 
 BATCH = 256
 STEPS = 100

@@ -112,20 +112,27 @@ class SpeedSettings:
 
 
 def compare(settings: SpeedSettings) -> None:
-    """Measure; write and print the tables."""
+    """Measure all cases, then all again, so that a busy spell of the machine hits all alike.
+
+    The tables are written after each round, and printed after the last.
+    """
+    import pandas as pd
+
     from benchmarks.tables import write_text
 
-    records = run(settings.chosen(), settings.rounds, settings.seed)
+    cases, rounds = settings.chosen(), []
     settings.out.mkdir(parents=True, exist_ok=True)
-    with replacing(settings.out / "speed.csv") as temporary:
-        records.to_csv(temporary, index=False)
-    text = report(records)
-    write_text(text, settings.out / "speed.md")
-    print(text)
+    for number in range(settings.rounds):
+        rounds.append(run(cases, number, settings.seed))
+        records = pd.concat(rounds)
+        with replacing(settings.out / "speed.csv") as temporary:
+            records.to_csv(temporary, index=False)
+        write_text(report(records), settings.out / "speed.md")
+    print(report(records))
 
 
-def run(cases: Sequence[Case], rounds: int, seed: int) -> "pd.DataFrame":
-    """Measure all cases, then all again, so that a busy spell of the machine hits all alike.
+def run(cases: Sequence[Case], number: int, seed: int) -> "pd.DataFrame":
+    """Measure each case in a process of its own.
 
     Returns:
         one row a figure: part, case, round, figure, value.
@@ -137,16 +144,14 @@ def run(cases: Sequence[Case], rounds: int, seed: int) -> "pd.DataFrame":
 
     os.environ |= ONE_THREAD
     records = []
-    todo = [(number, case) for number in range(rounds) for case in cases]
     with (
         ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool,
-        tqdm(todo, unit="measurement") as bar,
+        tqdm(cases, f"round {number + 1}", unit="measurement") as bar,
     ):
-        for number, case in bar:
-            bar.set_description(case.name)
+        for case in bar:
             figures = pool.submit(measure, case.task, seed, case.settings).result()
             first, value = next(iter(figures.items()))
-            bar.set_postfix({first: f"{value:.3g}"})
+            bar.set_postfix({"case": case.name, first: f"{value:.3g}"})
             records += [(case.part, case.name, number, *figure) for figure in figures.items()]
     return pd.DataFrame(records, columns=["part", "case", "round", "figure", "value"])
 

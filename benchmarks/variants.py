@@ -90,7 +90,8 @@ class LoopedExperts(StackedExperts):
 
     def __init__(self, experts: nn.ModuleList) -> None:
         nn.Module.__init__(self)
-        self.experts = experts
+        self.experts, self.n_experts = experts, len(experts)
+        self.d_model = experts[0].head.in_features  # type: ignore[union-attr]
 
     def forward(self, tokens: Tensor, experts: Tensor) -> Tensor:  # type: ignore[override]
         """Map tokens, (length, m, d_model, n), to the logits of m experts, (m, 2, n)."""

@@ -3,28 +3,24 @@
 from collections.abc import Callable
 from typing import NamedTuple, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectors.linear_expert import LinearExpert
-from detectors.mamba2 import Mamba2, inverse_rms, make_block
+from detectors.mamba_expert import N_HEADS, MambaExpert
 from detectors.memory import N_MEASURES, Memory
 from detectors.preprocessing import PiecewiseLinearEncoding
+from detectors.router import NoisyTopKRouter, by_expert
 from detectors.stacked import StackedExperts
 from detectors.tree_expert import TreeExperts
 
-N_HEADS = 2
 REAL, HARDENED = range(N_HEADS)
 PLAIN_TREES, REAL_TREES, HARDENED_TREES = range(3)
 N_UNHARDENED = 5
 # of the opinions below, in their order; the last two are multiplied by the trust in synthetic rows
 WEIGHTS = (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
-EPSILON = torch.finfo(torch.float32).eps
 BLOCK = 1024  # rows; what is between two layers then fits into a core's cache
-CHUNK = 128  # rows that are sent to an expert together
-ROUTED = 4096  # rows that the experts see at once
 
 
 class Sizes(NamedTuple):
@@ -40,68 +36,6 @@ class Sizes(NamedTuple):
     n_trees: int
     n_hardened_trees: int
     n_normals: int
-
-
-class MambaExpert(nn.Module):
-    """Pre-norm residual Mamba-2 blocks and a linear head on the mean token.
-
-    The norm has no scale of its own, which the block's first layer would only absorb.
-    """
-
-    def __init__(self, d_model: int, depth: int, device: torch.device) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(make_block(device, d_model=d_model) for _ in range(depth))
-        self.head = nn.Linear(d_model, N_HEADS)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens, float32 (n_tokens, d_model, n), to two logits, (n, 2)."""
-        for block in self.blocks:
-            tokens = tokens + columns_first(block, tokens * inverse_rms(tokens, EPSILON))
-        return self.head(tokens.mean(dim=0).T)
-
-
-def columns_first(block: nn.Module, tokens: Tensor) -> Tensor:
-    """Apply a block of (n, n_tokens, d_model) to tokens, (n_tokens, d_model, n)."""
-    if isinstance(block, Mamba2):
-        return block.columns_first(tokens)
-    return block(tokens.permute(2, 0, 1).contiguous()).permute(1, 2, 0)
-
-
-class NoisyTopKRouter(nn.Module):
-    """Noisy top-k gating with a load-balancing loss (Shazeer et al. 2017, section 2.1 and 4)."""
-
-    def __init__(self, n_inputs: int, n_experts: int, top_k: int) -> None:
-        super().__init__()
-        self.gate = nn.Linear(n_inputs, n_experts)
-        self.noise = nn.Linear(n_inputs, n_experts)
-        nn.init.zeros_(self.noise.weight)
-        self.top_k = top_k
-
-    def forward(
-        self, x: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return gates and numbers of each row's experts, both (n, top_k), and the balance loss.
-
-        Noise is added only where a `generator` is given.
-        """
-        logits = self.gate(x)
-        if generator is not None:
-            scale = F.softplus(self.noise(x))
-            logits = logits + scale * torch.randn(logits.shape, generator=generator)
-        importance = logits.softmax(dim=1).mean(dim=0)
-        return *self.choose(logits), importance.var(correction=0) / importance.mean().square()
-
-    def choose(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return gates and numbers of the experts, both (n, top_k), from logits, (n, E).
-
-        Among 32 experts this takes a third of the time of `topk`.
-        """
-        left, best = logits.detach().clone(), []
-        for _ in range(self.top_k):
-            best.append(left.max(dim=1, keepdim=True).indices)
-            left.scatter_(1, best[-1], -torch.inf)
-        chosen = torch.cat(best, dim=1)
-        return logits.gather(1, chosen).T.contiguous().softmax(dim=0).T, chosen
 
 
 class Mixture(nn.Module):
@@ -142,7 +76,7 @@ class Mixture(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Go on training, or, with `mode` False, stack the experts for scoring."""
         if not mode:
-            self.stacked = StackedExperts(self.experts, EPSILON)
+            self.stacked = StackedExperts(self.experts)
         return super().train(mode)
 
     def forward(self, X: Tensor) -> Tensor:
@@ -162,11 +96,15 @@ class Mixture(nn.Module):
             measures: the memory's measures of them, float32 (n, 2).
         """
         *routing, others = in_blocks(self.consider, scaled, measures)
-        mamba = self.mamba(*routing)
+        mamba = self.stacked.score(*routing)
         return torch.cat([mamba[:, :1], others[:, :4], mamba[:, 1:], others[:, 4:]], dim=1)
 
     def consider(self, scaled: Tensor, measures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return what `route` takes of scaled rows, and the other five members' logits, (n, 5)."""
+        """Look at scaled rows, (n, d), with the memory's measures of them, (n, 2).
+
+        Returns:
+            what `StackedExperts.score` takes; the other five members' logits, (n, 5).
+        """
         trees = self.trees(torch.cat([scaled, measures], dim=1))
         opinions = self.linear(scaled)[:, None], trees[:, :2], measures[:, :1], trees[:, 2:]
         encoded = self.encoding(scaled, measures)
@@ -205,57 +143,6 @@ class Mixture(nn.Module):
         """Weigh the opinions formed of synthetic rows by `trust` in [0, 1]; 0 leaves them out."""
         self.weight[N_UNHARDENED:] = trust * torch.tensor(WEIGHTS[N_UNHARDENED:])
 
-    def mamba(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
-        """Return the gated sum of the Mamba experts' logits, (n, 2); arguments as in `route`.
-
-        Each expert's rows are sent in chunks of one size, the last one filled up with any rows, so
-        that many experts are one product and cost what a few do.
-        """
-        routed, order, counts = self.sort(chosen)
-        size = min(CHUNK, max(1, len(routed) // len(counts)))
-        n_chunks = (counts + size - 1) // size
-        unused = (n_chunks * size - counts).cumsum(0) - (n_chunks * size - counts)
-        place = torch.arange(len(routed), device=unused.device) + unused.repeat_interleave(counts)
-        rows = place.new_zeros(int(n_chunks.sum()) * size).index_copy(0, place, routed)
-        experts = torch.arange(len(counts), device=counts.device).repeat_interleave(n_chunks)
-        n_together = max(1, ROUTED // size)
-        columns = tokens.T.contiguous()
-        logits = [
-            self.stacked(self.sequences(columns, some), each).transpose(1, 2).flatten(0, 1)
-            for some, each in zip(
-                rows.view(-1, size).split(n_together), experts.split(n_together), strict=True
-            )
-        ]
-        gate = gates.flatten()[order, None]
-        gated = gate * torch.cat(logits).index_select(0, place)
-        return tokens.new_zeros(len(tokens), N_HEADS).index_add(0, routed, gated)
-
-    def sequences(self, columns: Tensor, groups: Tensor) -> Tensor:
-        """Gather the tokens of groups of rows, float32 (n_tokens, m, d_model, size).
-
-        Args:
-            columns: tokens, float32 (n_tokens * d_model, n).
-            groups: numbers of rows, int64 (m, size).
-        """
-        gathered = columns.index_select(1, groups.flatten())
-        parted = gathered.unflatten(1, groups.shape).unflatten(0, (-1, self.d_model))
-        return parted.transpose(1, 2).contiguous()
-
-    def sort(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sort pairs of a row and an expert by expert.
-
-        Args:
-            chosen: numbers of the experts, int64 (n, top_k).
-
-        Returns:
-            for each pair, sorted, its row's number and its own in `chosen`, both (n * top_k,); the
-            number of pairs of each expert.
-        """
-        pairs = chosen.flatten()
-        sorted_pairs = np.argsort(pairs.cpu().numpy().astype(np.uint16), kind="stable")
-        order = torch.from_numpy(sorted_pairs).to(pairs.device)
-        return order // chosen.shape[1], order, pairs.bincount(minlength=len(self.experts))
-
     def route(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Send rows to their experts, each of which sees its own.
 
@@ -268,7 +155,7 @@ class Mixture(nn.Module):
             for each pair of a row and an expert, sorted by expert: the row's number (r,), its
             gate (r, 1) and the expert's logits (r, 2).
         """
-        routed, order, counts = self.sort(chosen)
+        routed, order, counts = by_expert(chosen, len(self.experts))
         logits = [
             expert(tokens[rows].T.unflatten(0, (-1, self.d_model)))
             for expert, rows in zip(self.experts, routed.split(counts.tolist()), strict=True)

@@ -20,9 +20,9 @@ from common.randomness import torch_seed
 from detectors.base import balanced_weights
 from detectors.mamba_moe import MambaMoEDetector, suggest_n_experts
 from detectors.memory import Memory
-from detectors.mixture import NoisyTopKRouter
 from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.replay import replay_set
+from detectors.router import NoisyTopKRouter
 from detectors.tree_expert import TreeExperts, make_booster
 
 ROOT = Path(__file__).parent.parent

@@ -89,7 +89,9 @@ def test_stacked_experts_answer_as_each_alone(rows, n):
     chosen = torch.cat([first, (first == 0).long() * 4], dim=1)
     routed, gate, logits = network.route(tokens, gates, chosen)
     alone = torch.zeros(n, 2).index_add(0, routed, gate * logits)
-    torch.testing.assert_close(network.mamba(tokens, gates, chosen), alone, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        network.stacked.score(tokens, gates, chosen), alone, atol=1e-5, rtol=1e-4
+    )
 
 
 def test_rows_score_alike_whatever_the_batch(rows):
