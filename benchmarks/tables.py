@@ -130,12 +130,13 @@ def coverage(done: pd.DataFrame) -> str:
 
 
 def failures(results: pd.DataFrame) -> str:
-    """List the cells that failed; empty where none did."""
+    """List the cells that failed, alike ones in one line; empty where none did."""
     failed = results[results["error"] != ""]
     lines = [
-        f"- {cell['set']}, {cell['protocol']}, seed {cell['seed']}, {cell['method']}:"
-        f" {cell['error']}"
-        for _, cell in failed.iterrows()
+        f"- {name}, {protocol}, seed {seed}: {', '.join(cells['method'])}: {error}"
+        for (name, protocol, seed, error), cells in failed.groupby(
+            ["set", "protocol", "seed", "error"]
+        )
     ]
     return "\n".join([f"## Failed: {len(failed)} cells", "", *lines, ""]) if lines else ""
 
