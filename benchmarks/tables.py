@@ -132,11 +132,10 @@ def coverage(done: pd.DataFrame) -> str:
 def failures(results: pd.DataFrame) -> str:
     """List the cells that failed, alike ones in one line; empty where none did."""
     failed = results[results["error"] != ""]
+    alike = failed.groupby(["set", "protocol", "seed", "error"])["method"]
     lines = [
-        f"- {name}, {protocol}, seed {seed}: {', '.join(cells['method'])}: {error}"
-        for (name, protocol, seed, error), cells in failed.groupby(
-            ["set", "protocol", "seed", "error"]
-        )
+        f"- {name}, {protocol}, seed {seed}, {', '.join(methods)}: {error}"
+        for (name, protocol, seed, error), methods in alike
     ]
     return "\n".join([f"## Failed: {len(failed)} cells", "", *lines, ""]) if lines else ""
 
