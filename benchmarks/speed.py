@@ -127,12 +127,18 @@ def compare(settings: SpeedSettings) -> None:
         records = pd.concat(rounds)
         with replacing(settings.out / "speed.csv") as temporary:
             records.to_csv(temporary, index=False)
-        write_text(report(records), settings.out / "speed.md")
-    print(report(records))
+        text = report(records)
+        write_text(text, settings.out / "speed.md")
+    print(text)
 
 
 def run(cases: Sequence[Case], number: int, seed: int) -> "pd.DataFrame":
     """Measure each case in a process of its own.
+
+    Args:
+        cases: what to measure.
+        number: of the round.
+        seed: of the rows and the models.
 
     Returns:
         one row a figure: part, case, round, figure, value.

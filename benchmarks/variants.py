@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from agents.algorithms import find_algorithm
 from detectors.mamba2 import Mamba2
+from detectors.mamba_expert import N_HEADS
 from detectors.mamba_moe import MambaMoEDetector
 from detectors.mixture import Mixture, Sizes
-from detectors.stacked import StackedExperts
 from envs.core import LatentCore
 from generators.cvae import ConditionalVAE
 from generators.feasibility import FeasibilityGate
@@ -85,20 +85,6 @@ class PerceptronBlock(nn.Module):
         return self.layers(tokens)
 
 
-class LoopedExperts(StackedExperts):
-    """Experts that are no Mamba blocks, one after the other."""
-
-    def __init__(self, experts: nn.ModuleList) -> None:
-        nn.Module.__init__(self)
-        self.experts, self.n_experts = experts, len(experts)
-        self.d_model = experts[0].head.in_features  # type: ignore[union-attr]
-
-    def forward(self, tokens: Tensor, experts: Tensor) -> Tensor:  # type: ignore[override]
-        """Map tokens, (length, m, d_model, n), to the logits of m experts, (m, 2, n)."""
-        groups = zip(experts.tolist(), tokens.unbind(dim=1), strict=True)
-        return torch.stack([self.experts[number](group).T for number, group in groups])
-
-
 class PerceptronMixture(Mixture):
     """The flagship's network with a perceptron in place of each Mamba-2 block."""
 
@@ -109,9 +95,13 @@ class PerceptronMixture(Mixture):
             expert.blocks = nn.ModuleList(blocks)
 
     def train(self, mode: bool = True) -> Self:
-        """Go on training, or, with `mode` False, score."""
-        self.stacked = LoopedExperts(self.experts)
+        """Go on training, or, with `mode` False, score; perceptrons are not stacked."""
         return nn.Module.train(self, mode)
+
+    def mamba(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
+        """Return the gated sum of the experts' logits, (n, 2)."""
+        routed, gate, logits = self.route(tokens, gates, chosen)
+        return tokens.new_zeros(len(tokens), N_HEADS).index_add(0, routed, gate * logits)
 
 
 class PerceptronMoEDetector(MambaMoEDetector):

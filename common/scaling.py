@@ -17,7 +17,7 @@ FAR = 1e30  # deviations; float32 holds them
 def compress(u: Tensor) -> Tensor:
     """Identity within +-3, logarithmic beyond, with a continuous slope."""
     beyond = F.softshrink(u, LINEAR_RANGE)
-    return u - beyond + beyond.sign() * torch.log1p(beyond.abs())
+    return u.clamp(-LINEAR_RANGE, LINEAR_RANGE) + beyond.sign() * torch.log1p(beyond.abs())
 
 
 def expand(t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The flagship's network without routing or loops, for runtimes that run a graph of operations."""
+"""The flagship's network without routing, for runtimes that run a graph of operations."""
 
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ class DenseMixture(nn.Module):
     """A `Mixture` in which every Mamba expert sees every row, all of them in one product.
 
     Experts that a row is not sent to have the gate 0, so the log-odds are the mixture's own. One
-    row takes some hundred operations, whatever the number of experts and trees.
+    row takes some two hundred operations, whatever the number of experts and trees.
     """
 
     def __init__(self, network: Mixture) -> None:
@@ -51,6 +51,7 @@ class DenseMixture(nn.Module):
         values, chosen = routing.topk(router.top_k, dim=1)
         gates = torch.zeros_like(routing).scatter(1, chosen, values.softmax(dim=1))
         tokens = self.network.tokenizer(encoded).T.unflatten(0, (-1, 1, self.network.d_model))
+        assert self.network.stacked is not None
         logits = self.network.stacked(tokens)
         return (gates.T[:, None] * logits).sum(dim=0)
 

@@ -1,5 +1,6 @@
 """Writes a fitted flagship as an ONNX model, preprocessing inside."""
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def export_onnx(detector: Detector, path: Path | str, dtype: str = "float64") ->
     if dtype not in DTYPES:
         raise InputError(f"The dtype is {dtype!r}; choose float64 or float32.")
     rows = torch.zeros(2, detector.n_features_in_, dtype=DTYPES[dtype])
-    network = DenseMixture(detector.network_).eval()
+    network = DenseMixture(copy.deepcopy(detector.network_).cpu()).eval()
     try:
         with quiet(), torch.no_grad():
             program = torch.onnx.export(

@@ -140,6 +140,13 @@ def make_block(device: torch.device | str, **size: int) -> nn.Module:
         return block.to(device)
     from mamba_ssm import Mamba2 as NativeMamba2
 
-    native = NativeMamba2(**size, device=device)
+    native = NativeMamba2(
+        size["d_model"],
+        d_state=block.d_state,
+        d_conv=block.d_conv,
+        expand=block.d_inner // size["d_model"],
+        headdim=block.headdim,
+        device=device,
+    )
     native.load_state_dict(block.state_dict())
     return native

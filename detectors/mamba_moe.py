@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from common.errors import InputError
 from common.files import read_json, write_json
 from common.randomness import torch_seed
 from common.scaling import RowScaler
@@ -52,7 +53,7 @@ class MambaMoEDetector(Detector):
         progress: show a progress bar.
     """
 
-    network_type = Mixture
+    network_type = Mixture  # another one's class has the same constructor
 
     def __init__(
         self,
@@ -129,9 +130,12 @@ class MambaMoEDetector(Detector):
         fit_trees = partial(network.trees.fit, seed=self.random_state)
         fit_trees(PLAIN_TREES, scaled[real], rows.y[real], rows.weight[real])
         fit_trees(REAL_TREES, columns[real], rows.y[real], rows.weight[real])
-        if hardened:
+        trust = float(network.memory.trust) if hardened else 0.0
+        if trust:
             fit_trees(HARDENED_TREES, columns, rows.y, rows.weight)
-        network.trust_synthetic(float(network.memory.trust) if hardened else 0.0)
+        else:
+            network.trees.clear(HARDENED_TREES)
+        network.trust_synthetic(trust)
         normal = rows.y == 0
         network.calibrate(scaled[normal], measures[normal], self.contamination)
 
@@ -191,14 +195,22 @@ class MambaMoEDetector(Detector):
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """Rebuild the network and read its weights."""
+        """Rebuild the network and read its weights.
+
+        Raises:
+            InputError: they belong to another version's network.
+        """
         settings = read_json(Path(folder) / "settings.json")
         detector = cls(**settings["params"])
         for name, value in settings["fitted"].items():
             setattr(detector, name, value)
         detector.classes_, detector.threshold_ = np.array([0, 1]), 0.0
         detector.network_ = detector._build()
-        detector.network_.load_state_dict(load_weights(Path(folder) / "weights.safetensors"))
+        weights = load_weights(Path(folder) / "weights.safetensors")
+        try:
+            detector.network_.load_state_dict(weights)
+        except RuntimeError:
+            raise InputError(f"{folder} was saved by another version; train it again.") from None
         detector.network_.eval()
         return detector
 

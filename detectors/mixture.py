@@ -54,6 +54,7 @@ class Mixture(nn.Module):
     spread: Tensor
     weight: Tensor
     offset: Tensor
+    stacked: StackedExperts | None
 
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
         super().__init__()
@@ -75,8 +76,7 @@ class Mixture(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Go on training, or, with `mode` False, stack the experts for scoring."""
-        if not mode:
-            self.stacked = StackedExperts(self.experts)
+        self.stacked = None if mode else StackedExperts(self.experts)
         return super().train(mode)
 
     def forward(self, X: Tensor) -> Tensor:
@@ -96,14 +96,19 @@ class Mixture(nn.Module):
             measures: the memory's measures of them, float32 (n, 2).
         """
         *routing, others = in_blocks(self.consider, scaled, measures)
-        mamba = self.stacked.score(*routing)
+        mamba = self.mamba(*routing)
         return torch.cat([mamba[:, :1], others[:, :4], mamba[:, 1:], others[:, 4:]], dim=1)
+
+    def mamba(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
+        """Return the gated sum of the Mamba experts' logits, (n, 2); arguments as in `route`."""
+        assert self.stacked is not None
+        return self.stacked.score(tokens, gates, chosen)
 
     def consider(self, scaled: Tensor, measures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Look at scaled rows, (n, d), with the memory's measures of them, (n, 2).
 
         Returns:
-            what `StackedExperts.score` takes; the other five members' logits, (n, 5).
+            what `mamba` takes; the other five members' logits, (n, 5).
         """
         trees = self.trees(torch.cat([scaled, measures], dim=1))
         opinions = self.linear(scaled)[:, None], trees[:, :2], measures[:, :1], trees[:, 2:]

@@ -29,7 +29,7 @@ class PiecewiseLinearEncoding(nn.Module):
 
     def fit(self, X: np.ndarray) -> Self:
         """Learn scale and quantiles of `X`, float (n, d)."""
-        scaled = self.scaler.fit(X)(X).numpy()
+        scaled = self.scaler.fit(X)(X).cpu().numpy()
         steps = MIN_WIDTH * np.arange(self.edges.shape[1])
         quantiles = np.quantile(scaled, np.linspace(0, 1, len(steps)), axis=0).T
         edges = np.maximum.accumulate(quantiles - steps, axis=1) + steps

@@ -25,8 +25,8 @@ class NoisyTopKRouter(nn.Module):
         """
         logits = self.gate(x)
         if generator is not None:
-            scale = F.softplus(self.noise(x))
-            logits = logits + scale * torch.randn(logits.shape, generator=generator)
+            noise = torch.randn(logits.shape, generator=generator).to(logits.device)
+            logits = logits + F.softplus(self.noise(x)) * noise
         importance = logits.softmax(dim=1).mean(dim=0)
         return *self.choose(logits), importance.var(correction=0) / importance.mean().square()
 

@@ -70,14 +70,21 @@ class TreeExperts(nn.Module):
             weight: float (n,).
             seed: of the booster.
         """
-        trees = slice(*self.ends[number : number + 2])
-        self.border[:, trees], self.leaf[trees], self.bias[number] = torch.inf, 0, 0
+        trees = self.clear(number)
         if rows.std(dim=0).any():
             booster = make_booster(trees.stop - trees.start, seed)
             booster.fit(rows.cpu().numpy(), y, sample_weight=weight)
             self._take(number, trees, as_json(booster))
         self.find_questions()
         return self
+
+    def clear(self, number: int) -> slice:
+        """Silence an ensemble; return its place among all trees."""
+        trees = slice(*self.ends[number : number + 2])
+        self.column[:, trees], self.border[:, trees] = 0, torch.inf
+        self.leaf[trees], self.bias[number] = 0, 0
+        self.find_questions()
+        return trees
 
     def _take(self, number: int, trees: slice, model: dict[str, Any]) -> None:
         scale, (bias,) = model["scale_and_bias"]

@@ -47,9 +47,10 @@ def test_perceptron_has_as_many_parameters_as_the_active_experts():
 
 def test_cases_run_in_processes_of_their_own_and_are_written(tmp_path, capsys):
     names = ("evaluate.py --help", "train.py --help")
-    compare(SpeedSettings(cases=names, rounds=1, out=tmp_path))
+    compare(SpeedSettings(cases=names, rounds=2, out=tmp_path))
     records = pd.read_csv(tmp_path / "speed.csv")
-    assert list(records["case"]) == list(names)
+    assert list(records["case"]) == [*names, *names]
+    assert list(records["round"]) == [0, 0, 1, 1]
     assert (records["value"] > 0).all()
     printed = capsys.readouterr().out
     assert printed.strip() == (tmp_path / "speed.md").read_text().strip()

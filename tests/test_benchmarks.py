@@ -363,6 +363,14 @@ def test_perceptron_mixture_has_no_mamba_and_as_many_parameters(rows):
     assert counts[1] == pytest.approx(counts[0], rel=0.02)
 
 
+def test_perceptron_mixture_is_saved_and_loaded(rows, tmp_path):
+    detector = PerceptronMoEDetector(n_experts=2, steps=5, n_trees=5).fit(*rows)
+    detector.save(tmp_path)
+    loaded = PerceptronMoEDetector.load(tmp_path)
+    scores = detector.decision_function(rows[0])
+    np.testing.assert_array_equal(loaded.decision_function(rows[0]), scores)
+
+
 def test_ablation_tests_each_row_against_the_one_before():
     sets = [[0.5 + 0.01 * number] for number in range(6)]
     better = [[auroc + 0.01 * (number + 1)] for number, (auroc,) in enumerate(sets)]

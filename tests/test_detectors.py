@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 import detectors
 from common.errors import InputError
+from common.files import read_json, write_json
 from common.randomness import torch_seed
 from detectors.base import balanced_weights
 from detectors.mamba_moe import MambaMoEDetector, suggest_n_experts
@@ -71,6 +72,15 @@ def test_save_and_load_keep_the_scores(fitted, rows, id, tmp_path):
         loaded.decision_function(rows[0]), fitted[id].decision_function(rows[0]), atol=1e-6
     )
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
+
+
+def test_weights_of_another_network_are_refused_in_one_sentence(fitted, tmp_path):
+    fitted["mamba-moe"].save(tmp_path)
+    settings = read_json(tmp_path / "settings.json")
+    settings["params"]["d_model"] = 8
+    write_json(tmp_path / "settings.json", settings)
+    with pytest.raises(InputError, match=r"another version; train it again"):
+        detectors.load("mamba-moe", tmp_path)
 
 
 @pytest.mark.parametrize("id", BACKENDS)

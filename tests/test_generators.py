@@ -205,6 +205,12 @@ def test_scaling_is_inverted_within_the_rows_own_range(X):
     assert (np.abs(back - X) <= 0.02 * spread + 0.5 * scaler.whole.numpy()).all()
 
 
+def test_scaling_keeps_the_order_of_rows_far_out():
+    scaler = RowScaler(1).fit(np.random.default_rng(0).standard_normal((500, 1)))
+    scaled = scaler(np.logspace(0, 25, 200)[:, None])[:, 0]
+    assert (scaled.diff() > 0).all()
+
+
 def test_nearest_distance_is_euclidean():
     rng = np.random.default_rng(0)
     a, b = (torch.from_numpy(rng.standard_normal((n, 3))) for n in (20, 30))

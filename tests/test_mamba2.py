@@ -1,12 +1,15 @@
 """The torch Mamba-2 block against values computed by the mamba-ssm package itself."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from common.randomness import torch_seed
+from detectors import mamba2
 from detectors.mamba2 import Mamba2
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "mamba_ssm_golden.npz")
@@ -31,6 +34,21 @@ def test_values_and_gradients_equal_the_packages(case):
     torch.testing.assert_close(x.grad, golden("gx"), rtol=1e-4, atol=1e-5)
     for name, parameter in block.named_parameters():
         torch.testing.assert_close(parameter.grad, golden(f"g.{name}"), rtol=1e-4, atol=2e-5)
+
+
+def test_the_packages_own_block_is_built_with_the_same_sizes(monkeypatch):
+    """`mamba_ssm.Mamba2` has other defaults; what runs on CUDA only is stood in for."""
+
+    class NativeMamba2(Mamba2):
+        def __init__(self, d_model, d_state=128, d_conv=4, expand=2, headdim=64, device=None):
+            super().__init__(d_model, d_state, d_conv, expand, headdim)
+
+    package = SimpleNamespace(Mamba2=NativeMamba2)
+    monkeypatch.setitem(sys.modules, "mamba_ssm", package)
+    monkeypatch.setattr(mamba2, "native_available", lambda device: True)
+    block = mamba2.make_block("cpu", d_model=24)
+    assert isinstance(block, NativeMamba2)
+    assert (block.d_state, block.headdim) == (Mamba2(24).d_state, Mamba2(24).headdim)
 
 
 def test_output_is_causal():

@@ -84,14 +84,16 @@ def test_stacked_experts_answer_as_each_alone(rows, n):
     network = MambaMoEDetector(steps=5, n_experts=5, depth=2, n_trees=5).fit(*rows).network_
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(n, network.tokenizer.out_features, generator=generator)
+    tokens.requires_grad_()
     gates = torch.rand(n, 2, generator=generator)
     first = torch.tensor([0, 1, 2, 4])[torch.randint(4, (n, 1), generator=generator)]
     chosen = torch.cat([first, (first == 0).long() * 4], dim=1)
     routed, gate, logits = network.route(tokens, gates, chosen)
     alone = torch.zeros(n, 2).index_add(0, routed, gate * logits)
-    torch.testing.assert_close(
-        network.stacked.score(tokens, gates, chosen), alone, atol=1e-5, rtol=1e-4
-    )
+    stacked = network.mamba(tokens, gates, chosen)
+    torch.testing.assert_close(stacked, alone, atol=1e-5, rtol=1e-4)
+    slopes = [torch.autograd.grad(logits.sum(), tokens)[0] for logits in (stacked, alone)]
+    torch.testing.assert_close(*slopes, atol=1e-5, rtol=1e-4)
 
 
 def test_rows_score_alike_whatever_the_batch(rows):
