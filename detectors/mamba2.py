@@ -133,18 +133,18 @@ def native_available(device: torch.device | str) -> bool:
     return torch.device(device).type == "cuda" and importlib.util.find_spec("mamba_ssm") is not None
 
 
-def make_block(device: torch.device | str, **size: int) -> nn.Module:
+def make_block(device: torch.device | str, d_model: int) -> nn.Module:
     """Build `mamba_ssm.Mamba2` on CUDA where that package is installed, else the torch block."""
-    block = Mamba2(**size)
+    block = Mamba2(d_model)
     if not native_available(device):
         return block.to(device)
     from mamba_ssm import Mamba2 as NativeMamba2
 
     native = NativeMamba2(
-        size["d_model"],
+        d_model,
         d_state=block.d_state,
         d_conv=block.d_conv,
-        expand=block.d_inner // size["d_model"],
+        expand=block.d_inner // d_model,
         headdim=block.headdim,
         device=device,
     )

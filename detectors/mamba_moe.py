@@ -53,7 +53,7 @@ class MambaMoEDetector(Detector):
         progress: show a progress bar.
     """
 
-    network_type = Mixture  # another one's class has the same constructor
+    network_type = Mixture  # a subclass of the detector may name one of the network
 
     def __init__(
         self,

@@ -78,7 +78,7 @@ def test_what_cannot_be_exported_or_opened_is_one_sentence(rows, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("n", [1, 3, 700])
+@pytest.mark.parametrize("n", [1, 3, 3000])
 def test_stacked_experts_answer_as_each_alone(rows, n):
     """Number 3 of the experts gets no row."""
     network = MambaMoEDetector(steps=5, n_experts=5, depth=2, n_trees=5).fit(*rows).network_
