@@ -116,7 +116,7 @@ def product_rate() -> float:
 
 
 def score_experts(n_experts: int, seed: int) -> dict[str, float]:
-    """Time the mixture with so many experts, two of which score a row."""
+    """Time the mixture with so many experts, `top_k` of which score a row."""
     X, y = table(TRAINING_ROWS + BATCH_ROWS, 32, seed)
     detector = MambaMoEDetector(n_experts=n_experts, random_state=seed)
     detector.fit(X[:TRAINING_ROWS], y[:TRAINING_ROWS])

@@ -19,9 +19,7 @@ register, ids = registry.register, registry.ids
 
 register("mamba-moe", "detectors.mamba_moe:MambaMoEDetector")
 register(
-    "mamba",
-    "detectors.mamba_moe:MambaMoEDetector",
-    {"n_experts": 1, "top_k": 1, "d_model": 64, "depth": 2},
+    "mamba", "detectors.mamba_moe:MambaMoEDetector", {"n_experts": 1, "d_model": 64, "depth": 2}
 )
 register("extra-trees", "detectors.trees:ExtraTreesDetector")
 register("catboost", "detectors.trees:CatBoostDetector")

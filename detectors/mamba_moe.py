@@ -58,8 +58,8 @@ class MambaMoEDetector(Detector):
     def __init__(
         self,
         n_experts: int | None = None,
-        top_k: int = 2,
-        d_model: int = 24,
+        top_k: int = 1,
+        d_model: int = 16,
         depth: int = 1,
         n_tokens: int = 2,
         n_bins: int = 2,

@@ -7,7 +7,10 @@ from torch.nn import functional as F
 
 
 class NoisyTopKRouter(nn.Module):
-    """Noisy top-k gating with a load-balancing loss (Shazeer et al. 2017, section 2.1 and 4)."""
+    """Noisy top-k gating with a load-balancing loss (Shazeer et al. 2017, section 2.1 and 4).
+
+    With one expert a row its gate is 1, and the balance loss alone trains the router.
+    """
 
     def __init__(self, n_inputs: int, n_experts: int, top_k: int) -> None:
         super().__init__()

@@ -5,10 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from detectors.mamba2 import EPSILON as GATED_EPSILON
-from detectors.mamba2 import inverse_rms
+from detectors.mamba2 import Weights, apply_blocks, inverse_rms
 from detectors.mamba_expert import EPSILON, N_HEADS
 from detectors.router import by_expert
 
@@ -82,63 +80,15 @@ class StackedExperts(nn.Module):
 
 
 class StackedBlock(nn.Module):
-    """`Mamba2.columns_first` of several blocks."""
-
-    taps: Tensor
-    conv_bias: Tensor
-    dt_bias: Tensor
-    rate: Tensor
-    skip: Tensor
-    into: Tensor
-    out: Tensor
+    """Several Mamba-2 blocks' weights, one buffer a kind."""
 
     def __init__(self, blocks: tuple[Any, ...]) -> None:
         super().__init__()
-        self.d_inner, self.d_state = blocks[0].d_inner, blocks[0].d_state
-        self.nheads, self.headdim = blocks[0].nheads, blocks[0].headdim
-        stacked = {
-            "taps": [block.conv1d.weight.squeeze(1) for block in blocks],
-            "conv_bias": [block.conv1d.bias[:, None] for block in blocks],
-            "dt_bias": [block.dt_bias[:, None] for block in blocks],
-            "rate": [-block.A_log.exp()[:, None] for block in blocks],
-            "skip": [block.D[:, None] for block in blocks],
-            "into": [block.in_proj.weight for block in blocks],
-            "out": [block.out_proj.weight * block.norm.weight for block in blocks],
-        }
-        for name, tensors in stacked.items():
-            self.register_buffer(name, torch.stack(tensors).detach(), persistent=False)
+        stacked = map(torch.cat, zip(*map(Weights.of, blocks), strict=True))
+        for name, tensor in zip(Weights._fields, stacked, strict=True):
+            self.register_buffer(name, tensor.detach(), persistent=False)
 
     def forward(self, tokens: Tensor, experts: Tensor | slice) -> Tensor:
         """Map tokens, (length, 1 or m, d_model, n), to (length, m, d_model, n)."""
-        inner, state = self.d_inner, self.d_state
-        projected = self.into[experts] @ tokens
-        z, xBC, dt = projected.split([inner, inner + 2 * state, self.nheads], dim=2)
-        x, B, C = F.silu(self.convolve(xBC, experts)).split([inner, state, state], dim=2)
-        dt = F.softplus(dt + self.dt_bias[experts])
-        heads = x.unflatten(2, (self.nheads, self.headdim))
-        y = self.dual_form(heads, dt, B, C, experts).flatten(2, 3) * F.silu(z)
-        return (self.out[experts] @ y) * inverse_rms(y, GATED_EPSILON)
-
-    def convolve(self, x: Tensor, experts: Tensor | slice) -> Tensor:
-        """Apply every expert's `conv1d` causally."""
-        taps = self.taps[experts]
-        y = x * taps[..., -1:] + self.conv_bias[experts]
-        for shift in range(1, min(len(x), taps.shape[-1])):
-            later = torch.addcmul(y[shift:], x[:-shift], taps[..., -1 - shift, None])
-            y = torch.cat([y[:shift], later])
-        return y
-
-    def dual_form(
-        self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, experts: Tensor | slice
-    ) -> Tensor:
-        """`Mamba2.dual_form`; x is (length, m, heads, headdim, n)."""
-        log_decay = torch.cumsum(dt * self.rate[experts], dim=0)
-        skip, rows = self.skip[experts], []
-        for t in range(len(x)):
-            affinity = (C[t] * B[: t + 1]).sum(dim=2, keepdim=True)
-            attention = affinity * torch.exp(log_decay[t] - log_decay[: t + 1]) * dt[: t + 1]
-            y = (attention[t] + skip)[:, :, None] * x[t]
-            for s in range(t):
-                y = torch.addcmul(y, attention[s, :, :, None], x[s])
-            rows.append(y)
-        return torch.stack(rows)
+        chosen = Weights(*(getattr(self, name)[experts] for name in Weights._fields))
+        return apply_blocks(chosen, tokens)

@@ -21,28 +21,51 @@ class TreesDetector(RefittedDetector):
     random_state: int
 
     def make_classifier(self) -> Any:
-        """Return an unfitted classifier with `fit(X, y, sample_weight)` and `predict_proba`."""
+        """Return an unfitted classifier with `fit(X, y, sample_weight)`."""
+        raise NotImplementedError
+
+    def probability(self, classifier: Any, X: np.ndarray) -> np.ndarray:
+        """Return a fitted classifier's probability of anomaly, float64 (n,), of rows (n, d)."""
         raise NotImplementedError
 
     def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
         real = ~synthetic
-        self.classifiers_ = [
-            self.make_classifier().fit(X[real], y[real], sample_weight=weight[real])
-        ]
-        self.shares_ = [1.0]
+        self.of_real_ = self.make_classifier().fit(X[real], y[real], sample_weight=weight[real])
+        self._learn_synthetic(X, y, weight, synthetic)
+
+    def _partial_fit(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
+    ) -> None:
+        """Fit anew, but for the classifier of the real rows while these are the same."""
+        rows = {"X": X, "y": y, "weight": weight, "synthetic": synthetic}
+        real, before = real_rows(rows), real_rows(self.training_rows_)
+        if all(map(np.array_equal, real, before)):
+            self.training_rows_ = rows
+            self._learn_synthetic(X, y, weight, synthetic)
+        else:
+            self._fit(X, y, weight, synthetic)
+
+    def _learn_synthetic(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
+    ) -> None:
+        self.of_all_, self.share_ = None, 0.0
         if synthetic.any():
-            self.classifiers_.append(self.make_classifier().fit(X, y, sample_weight=weight))
-            self.shares_.append(synthetic_trust(X[real], y[real], self.random_state) ** 0.5)
+            self.of_all_ = self.make_classifier().fit(X, y, sample_weight=weight)
+            self.share_ = synthetic_trust(X[~synthetic], y[~synthetic], self.random_state) ** 0.5
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
-        # CatBoost marks the array that it is given as read-only; a view takes the mark.
-        opinions = [
-            probability_log_odds(classifier.predict_proba(X.view())[:, 1])
-            for classifier in self.classifiers_
-        ]
-        return np.average(opinions, axis=0, weights=self.shares_)
+        of_real = probability_log_odds(self.probability(self.of_real_, X))
+        if self.of_all_ is None:
+            return of_real
+        of_all = probability_log_odds(self.probability(self.of_all_, X))
+        return (of_real + self.share_ * of_all) / (1 + self.share_)
+
+
+def real_rows(rows: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Return what is real of a detector's training rows: rows, labels and weights."""
+    return [rows[name][~rows["synthetic"]] for name in ("X", "y", "weight")]
 
 
 class ExtraTreesDetector(TreesDetector):
@@ -58,6 +81,12 @@ class ExtraTreesDetector(TreesDetector):
     def make_classifier(self) -> ExtraTreesClassifier:
         """Return the unfitted forest."""
         return ExtraTreesClassifier(**self.get_params())
+
+    def probability(self, classifier: ExtraTreesClassifier, X: np.ndarray) -> np.ndarray:
+        """Average the trees' votes, asked one by one: half the time of the forest's, or less."""
+        rows = X.astype(np.float32)
+        votes = [tree.tree_.predict(rows)[:, 1] for tree in classifier.estimators_]
+        return np.mean(votes, axis=0)
 
 
 class CatBoostDetector(TreesDetector):
@@ -79,3 +108,7 @@ class CatBoostDetector(TreesDetector):
             verbose=False,
             allow_writing_files=False,
         )
+
+    def probability(self, classifier: CatBoostClassifier, X: np.ndarray) -> np.ndarray:
+        """Ask CatBoost, which marks the array that it is given as read-only: a view takes it."""
+        return classifier.predict_proba(X.view())[:, 1]

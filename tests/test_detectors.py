@@ -116,6 +116,20 @@ def test_partial_fit_learns_the_new_rows(rows, id):
     assert detector.predict(bank).mean() > 0.9
 
 
+@pytest.mark.parametrize("id", ["extra-trees", "catboost"])
+def test_a_black_box_that_goes_on_is_one_that_began_with_all_rows(rows, id):
+    """In turn the real rows are other ones, the same ones, and the same with another label."""
+    X, y = rows
+    bank = np.random.default_rng(0).uniform(-6, 6, (60, X.shape[1]))
+    relabelled = np.concatenate([y[:-1], 1 - y[-1:]])
+    detector = detectors.make(id, **QUICK[id]).fit(X[20:], y[20:])
+    for real, found in (((X, y), bank[:30]), ((X, y), bank), ((X, relabelled), bank)):
+        replayed = replay_set(*real, found, 0.5)
+        anew = detectors.make(id, **QUICK[id]).fit(*replayed)
+        scores = detector.partial_fit(*replayed).decision_function(bank)
+        np.testing.assert_array_equal(scores, anew.decision_function(bank))
+
+
 @pytest.mark.parametrize("id", BACKENDS)
 @pytest.mark.parametrize("spoil", ["nan", "infinite", "one class", "label 2", "length"])
 def test_bad_rows_are_refused(rows, id, spoil):
