@@ -134,11 +134,11 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
     def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
         """Learn from checked arrays."""
 
-    @abstractmethod
     def _partial_fit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        """Go on learning from checked arrays."""
+        """Go on learning from checked arrays; by default, learn from scratch."""
+        self._fit(X, y, weight, synthetic)
 
     @abstractmethod
     def _log_odds(self, X: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ from common.randomness import torch_seed
 from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
 from detectors.base import Detector
-from detectors.memory import Memory
 from detectors.mixture import HARDENED_TREES, PLAIN_TREES, REAL_TREES, Mixture, Sizes
 
 BATCH = 128
@@ -45,7 +44,7 @@ class MambaMoEDetector(Detector):
         n_bins: piecewise-linear bins a column.
         n_trees: boosted trees on real rows, in each of two ensembles.
         n_hardened_trees: boosted trees on real and synthetic rows.
-        steps: AdamW steps of `fit`; `partial_fit` takes half as many.
+        steps: AdamW steps of the Mamba experts.
         learning_rate: AdamW's peak learning rate.
         contamination: share of the training rows labelled 0 that score above `threshold_`.
         random_state: seed of weights, batches and routing noise.
@@ -88,18 +87,17 @@ class MambaMoEDetector(Detector):
         self.progress = progress
 
     def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
+        rows, normal = TrainingRows(X, y, weight, synthetic), y == 0
         self.n_experts_ = self.n_experts or suggest_n_experts(X[~synthetic])
-        self.n_normals_ = int((y == 0).sum())
+        self.n_normals_ = int(normal.sum())
         with torch_seed(self.random_state) as generator:
-            self.network_ = self._build()
-            self.network_.encoding.fit(X[~synthetic])
-            self._train(TrainingRows(X, y, weight, synthetic), self.steps, generator)
-
-    def _partial_fit(
-        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
-    ) -> None:
-        with torch_seed(self.random_state + 1) as generator:
-            self._train(TrainingRows(X, y, weight, synthetic), self.steps // 2, generator)
+            network = self.network_ = self._build().train()
+            scaled = network.encoding.fit(X[~synthetic]).scaler(X)
+            measures = self._fit_memory(rows, scaled)
+            self._train_experts(rows, network.encoding(scaled, measures), generator)
+        network.eval()
+        self._fit_others(rows, scaled, measures)
+        network.calibrate(scaled[normal], measures[normal], self.contamination)
 
     def _build(self) -> Mixture:
         device = torch.device(self.device)
@@ -117,42 +115,30 @@ class MambaMoEDetector(Detector):
         )
         return self.network_type(sizes, device).to(device)
 
-    def _train(self, rows: TrainingRows, steps: int, generator: torch.Generator) -> None:
-        """Fit every member on all rows; only the Mamba experts go on from where they were."""
-        network = self.network_.train()
-        scaled = network.encoding.scaler(rows.X)
-        measures = self._fit_memory(rows, scaled)
-        self._train_experts(rows, network.encoding(scaled, measures), steps, generator)
-        network.eval()
-        columns = torch.cat([scaled, measures], dim=1)
-        real, hardened = ~rows.synthetic, bool(rows.synthetic.any())
-        network.linear.fit(scaled[real], rows.y[real], rows.weight[real])
-        fit_trees = partial(network.trees.fit, seed=self.random_state)
-        fit_trees(PLAIN_TREES, scaled[real], rows.y[real], rows.weight[real])
-        fit_trees(REAL_TREES, columns[real], rows.y[real], rows.weight[real])
-        trust = float(network.memory.trust) if hardened else 0.0
-        if trust:
-            fit_trees(HARDENED_TREES, columns, rows.y, rows.weight)
-        else:
-            network.trees.clear(HARDENED_TREES)
-        network.trust_synthetic(trust)
-        normal = rows.y == 0
-        network.calibrate(scaled[normal], measures[normal], self.contamination)
-
     def _fit_memory(self, rows: TrainingRows, scaled: Tensor) -> Tensor:
-        """Remember normal rows, the same of the same; return the measures of all rows, (n, 2)."""
+        """Remember normal rows; return the measures of all rows, float32 (n, 2)."""
         normal, known = rows.y == 0, (rows.y == 1) & ~rows.synthetic
-        self.n_normals_ = int(normal.sum())
-        memory = Memory(self.n_normals_, self.n_features_in_).to(scaled.device)
-        choice = torch.Generator().manual_seed(self.random_state)
+        memory, choice = self.network_.memory, torch.Generator().manual_seed(self.random_state)
         of_normals = memory.fit(scaled[normal], scaled[known], choice)
-        self.network_.memory = memory
         measures = memory(scaled)
         measures[normal] = of_normals
         return measures
 
+    def _fit_others(self, rows: TrainingRows, scaled: Tensor, measures: Tensor) -> None:
+        """Fit the linear expert and the trees; weigh what synthetic rows teach by the trust."""
+        network, real = self.network_, ~rows.synthetic
+        columns = torch.cat([scaled, measures], dim=1)
+        network.linear.fit(scaled[real], rows.y[real], rows.weight[real])
+        fit_trees = partial(network.trees.fit, seed=self.random_state)
+        fit_trees(PLAIN_TREES, scaled[real], rows.y[real], rows.weight[real])
+        fit_trees(REAL_TREES, columns[real], rows.y[real], rows.weight[real])
+        trust = float(network.memory.trust) if rows.synthetic.any() else 0.0
+        if trust:
+            fit_trees(HARDENED_TREES, columns, rows.y, rows.weight)
+        network.trust_synthetic(trust)
+
     def _train_experts(
-        self, rows: TrainingRows, encoded: Tensor, steps: int, generator: torch.Generator
+        self, rows: TrainingRows, encoded: Tensor, generator: torch.Generator
     ) -> None:
         kinds = [rows.y == 0, (rows.y == 1) & ~rows.synthetic, (rows.y == 1) & rows.synthetic]
         odds = [torch.from_numpy(rows.weight[kind]) for kind in kinds]
@@ -161,8 +147,8 @@ class MambaMoEDetector(Detector):
         optimizer = torch.optim.AdamW(
             self.network_.parameters(), self.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, steps)
-        bar = tqdm(range(steps), "mamba-moe", unit="step", disable=not self.progress)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, self.steps)
+        bar = tqdm(range(self.steps), "mamba-moe", unit="step", disable=not self.progress)
         for step in bar:
             batches = [
                 pool[torch.multinomial(weight, BATCH, replacement=True, generator=generator)]

@@ -30,11 +30,6 @@ class RefittedDetector(Detector):
         self.training_rows_ = {"X": X, "y": y, "weight": weight, "synthetic": synthetic}
         self._refit(X, y, weight, synthetic)
 
-    def _partial_fit(
-        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
-    ) -> None:
-        self._fit(X, y, weight, synthetic)
-
     def save(self, folder: Path | str) -> None:
         """Write `settings.json` and the training rows, `rows.safetensors`."""
         write_json(Path(folder) / "settings.json", self.get_params(deep=False))

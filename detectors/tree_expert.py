@@ -70,25 +70,15 @@ class TreeExperts(nn.Module):
             weight: float (n,).
             seed: of the booster.
         """
-        trees = self._reset(number)
+        trees = slice(*self.ends[number : number + 2])
+        self.column[:, trees], self.border[:, trees] = 0, torch.inf
+        self.leaf[trees], self.bias[number] = 0, 0
         if rows.std(dim=0).any():
             booster = make_booster(trees.stop - trees.start, seed)
             booster.fit(rows.cpu().numpy(), y, sample_weight=weight)
             self._take(number, trees, as_json(booster))
         self.find_questions()
         return self
-
-    def clear(self, number: int) -> None:
-        """Silence an ensemble."""
-        self._reset(number)
-        self.find_questions()
-
-    def _reset(self, number: int) -> slice:
-        """Empty an ensemble's trees; return their place among all."""
-        trees = slice(*self.ends[number : number + 2])
-        self.column[:, trees], self.border[:, trees] = 0, torch.inf
-        self.leaf[trees], self.bias[number] = 0, 0
-        return trees
 
     def _take(self, number: int, trees: slice, model: dict[str, Any]) -> None:
         scale, (bias,) = model["scale_and_bias"]

@@ -116,8 +116,8 @@ def test_partial_fit_learns_the_new_rows(rows, id):
     assert detector.predict(bank).mean() > 0.9
 
 
-@pytest.mark.parametrize("id", ["extra-trees", "catboost"])
-def test_a_black_box_that_goes_on_is_one_that_began_with_all_rows(rows, id):
+@pytest.mark.parametrize("id", BACKENDS)
+def test_a_detector_that_goes_on_is_one_that_began_with_all_rows(rows, id):
     """In turn the real rows are other ones, the same ones, and the same with another label."""
     X, y = rows
     bank = np.random.default_rng(0).uniform(-6, 6, (60, X.shape[1]))
