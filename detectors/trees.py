@@ -85,8 +85,8 @@ class ExtraTreesDetector(TreesDetector):
     def probability(self, classifier: ExtraTreesClassifier, X: np.ndarray) -> np.ndarray:
         """Average the trees' votes, asked one by one: half the time of the forest's, or less."""
         rows = X.astype(np.float32)
-        votes = [tree.tree_.predict(rows)[:, 1] for tree in classifier.estimators_]
-        return np.mean(votes, axis=0)
+        votes = (tree.tree_.predict(rows)[:, 1] for tree in classifier.estimators_)
+        return sum(votes, np.zeros(len(rows))) / len(classifier.estimators_)
 
 
 class CatBoostDetector(TreesDetector):
