@@ -34,7 +34,7 @@ class Hardened:
     Attributes:
         scenario: real rows, generator, hardened detector, gate and bank.
         unhardened: the same backend fitted on the real rows alone.
-        agent: the agent as it was after the last round; None where there was no round.
+        agent: the agent as it was after the last round.
         history: one dict a round, of plain numbers.
     """
 

@@ -17,7 +17,7 @@ from common.weights import load_weights, save_weights
 from data import Split, Table
 from detectors.base import Detector
 
-NEEDED_SETTINGS = {"detector", "generator", "algo", "seed"}
+NEEDED_SETTINGS = {"detector", "generator", "algo", "seed", "synthetic_weight"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Run:
     config: dict[str, Any]
 
     def rows(self) -> dict[str, np.ndarray]:
-        """Return `X_train`, `y_train`, `X_test`, `y_test` and `bank`."""
+        """Return `X_train`, `y_train`, `X_test`, `y_test`, `bank` and the gate's `references`."""
         tensors = load_weights(self.folder / "rows.safetensors")
         return {name: tensor.numpy() for name, tensor in tensors.items()}
 
@@ -61,6 +61,7 @@ def write_run(
         "X_test": split.X_test,
         "y_test": split.y_test,
         "bank": scenario.bank,
+        "references": scenario.gate.references.numpy(),
     }
     save_weights(
         folder / "rows.safetensors", {name: torch.from_numpy(array) for name, array in rows.items()}

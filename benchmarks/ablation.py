@@ -11,7 +11,6 @@ import tyro
 
 from benchmarks.methods import (
     FROZEN_GENERATOR,
-    ONE_THREAD_CATBOOST,
     OURS,
     PERCEPTRON_MIXTURE,
     Factory,
@@ -56,7 +55,7 @@ ROWS: dict[str, tuple[str, Factory]] = {
     "unhardened-catboost": ("CatBoost, unhardened", OURS["unhardened-catboost"]),
     "random-catboost": (
         "CatBoost, random latents",
-        partial(hydra, agent="random", detector=ONE_THREAD_CATBOOST),
+        partial(hydra, agent="random", detector="catboost"),
     ),
     "hardened-catboost": ("CatBoost, PPO", OURS["hardened-catboost"]),
 }

@@ -78,10 +78,8 @@ def hydra(seed: int, **settings: Any) -> Method:
     return SwiftHydra(**settings, random_state=seed)
 
 
-ONE_THREAD_CATBOOST = "catboost-one-thread"
 PERCEPTRON_MIXTURE = "mlp-moe"
 FROZEN_GENERATOR = "cvae-frozen"
-detectors.register(ONE_THREAD_CATBOOST, "detectors.trees:CatBoostDetector", {"n_jobs": 1})
 detectors.register(PERCEPTRON_MIXTURE, "benchmarks.variants:PerceptronMoEDetector")
 generators.register(FROZEN_GENERATOR, "benchmarks.variants:FrozenVAE")
 
@@ -90,11 +88,11 @@ Factory = Callable[[int], Method]
 OURS: dict[str, Factory] = {
     "swift-hydra": hydra,
     "hardened-extra-trees": partial(hydra, detector="extra-trees"),
-    "hardened-catboost": partial(hydra, detector=ONE_THREAD_CATBOOST),
+    "hardened-catboost": partial(hydra, detector="catboost"),
     "mamba-moe": partial(backend, "mamba-moe"),
     "mamba": partial(backend, "mamba"),
     "unhardened-extra-trees": partial(backend, "extra-trees"),
-    "unhardened-catboost": partial(backend, ONE_THREAD_CATBOOST),
+    "unhardened-catboost": partial(backend, "catboost"),
 }
 PEERS: dict[str, Factory] = {
     "logistic-regression": partial(

@@ -38,7 +38,7 @@ class SearchSettings:
     """
 
     data: tuple[str, ...]
-    detectors: tuple[str, ...] = ("mamba-moe", "extra-trees", "catboost-one-thread")
+    detectors: tuple[str, ...] = ("mamba-moe", "extra-trees", "catboost")
     algos: tuple[str, ...] = ("ppo",)
     protocol: str = "unseen"
     timesteps: int = 40_000

@@ -60,7 +60,8 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
             synthetic: which rows were generated, bool (n,); by default none. Backends may use it.
 
         Raises:
-            ValueError: non-finite values, mismatched lengths, one label or more than two.
+            ValueError: non-finite values, mismatched lengths, one label or more than two, one label
+                where the synthetic rows are left out.
         """
         checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
         self.threshold_ = 0.0
@@ -75,7 +76,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         synthetic: np.ndarray | None = None,
         classes: np.ndarray | None = None,
     ) -> Self:
-        """Go on training on all rows that shall count, old and new; arguments as in `fit`.
+        """Learn from all rows that shall count, old and new; arguments as in `fit`.
 
         Before the first `fit` this is `fit`. `classes` is there for scikit-learn; both labels are
         in `y`.
@@ -137,7 +138,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
     def _partial_fit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        """Go on learning from checked arrays; by default, learn from scratch."""
+        """Learn from checked arrays, old and new; by default, from scratch."""
         self._fit(X, y, weight, synthetic)
 
     @abstractmethod
@@ -169,6 +170,8 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
             raise ValueError("All rows of one class have the weight 0; a detector needs both.")
         synthetic = np.zeros(len(y), bool) if synthetic is None else np.asarray(synthetic, bool)
         check_consistent_length(X, synthetic)
+        if len(np.unique(encoded[~synthetic])) < 2:
+            raise ValueError("The rows that are not synthetic have one class; both are needed.")
         return X, encoded, weight, synthetic
 
 

@@ -45,13 +45,13 @@ class Mamba2(nn.Module):
         self.d_inner = expand * d_model
         if self.d_inner % headdim:
             raise ValueError(f"headdim {headdim} does not divide the inner width {self.d_inner}")
-        self.nheads = self.d_inner // headdim
+        n_heads = self.d_inner // headdim
         conv_dim = self.d_inner + 2 * d_state
-        self.in_proj = nn.Linear(d_model, self.d_inner + conv_dim + self.nheads, bias=False)
+        self.in_proj = nn.Linear(d_model, self.d_inner + conv_dim + n_heads, bias=False)
         self.conv1d = nn.Conv1d(conv_dim, conv_dim, d_conv, groups=conv_dim, padding=d_conv - 1)
-        self.dt_bias = nn.Parameter(torch.empty(self.nheads))
-        self.A_log = nn.Parameter(torch.empty(self.nheads))
-        self.D = nn.Parameter(torch.ones(self.nheads))
+        self.dt_bias = nn.Parameter(torch.empty(n_heads))
+        self.A_log = nn.Parameter(torch.empty(n_heads))
+        self.D = nn.Parameter(torch.ones(n_heads))
         self.norm = nn.RMSNorm(self.d_inner, EPSILON)
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
         self.reset_parameters()

@@ -1,4 +1,4 @@
-"""Detectors without warm start: they are fitted anew, and saved as their settings and rows."""
+"""Detectors that are saved as their settings and training rows, and fitted again on load."""
 
 from pathlib import Path
 from typing import Self
@@ -14,9 +14,9 @@ SMALLEST_PROBABILITY = 1e-3
 
 
 class RefittedDetector(Detector):
-    """`partial_fit` is `fit` on the rows that shall count; saved without pickle, refitted on load.
+    """Saved without pickle. Subclasses say in `_refit` how to fit.
 
-    Subclasses say in `_refit` how to fit. `training_rows_` holds what they were fitted on.
+    `training_rows_` is a copy of what they were fitted on: `X`, `y`, `weight` and `synthetic`.
     """
 
     training_rows_: dict[str, np.ndarray]
@@ -27,8 +27,14 @@ class RefittedDetector(Detector):
         raise NotImplementedError
 
     def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
-        self.training_rows_ = {"X": X, "y": y, "weight": weight, "synthetic": synthetic}
+        self._keep(X, y, weight, synthetic)
         self._refit(X, y, weight, synthetic)
+
+    def _keep(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
+    ) -> None:
+        rows = {"X": X, "y": y, "weight": weight, "synthetic": synthetic}
+        self.training_rows_ = {name: array.copy() for name, array in rows.items()}
 
     def save(self, folder: Path | str) -> None:
         """Write `settings.json` and the training rows, `rows.safetensors`."""

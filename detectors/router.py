@@ -9,7 +9,8 @@ from torch.nn import functional as F
 class NoisyTopKRouter(nn.Module):
     """Noisy top-k gating with a load-balancing loss (Shazeer et al. 2017, section 2.1 and 4).
 
-    With one expert a row its gate is 1, and the balance loss alone trains the router.
+    Importance is here the mean softmax over all experts, for the gate of one expert a row is 1:
+    then the balance loss alone trains the router, and the noise shows experts each other's rows.
     """
 
     def __init__(self, n_inputs: int, n_experts: int, top_k: int) -> None:
@@ -19,17 +20,15 @@ class NoisyTopKRouter(nn.Module):
         nn.init.zeros_(self.noise.weight)
         self.top_k = top_k
 
-    def forward(
-        self, x: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return gates and numbers of each row's experts, both (n, top_k), and the balance loss.
+    def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Choose experts in training, with noise.
 
-        Noise is added only where a `generator` is given.
+        Returns:
+            gates and numbers of each row's experts, both (n, top_k), and the balance loss.
         """
         logits = self.gate(x)
-        if generator is not None:
-            noise = torch.randn(logits.shape, generator=generator).to(logits.device)
-            logits = logits + F.softplus(self.noise(x)) * noise
+        noise = torch.randn(logits.shape, generator=generator).to(logits.device)
+        logits = logits + F.softplus(self.noise(x)) * noise
         importance = logits.softmax(dim=1).mean(dim=0)
         return *self.choose(logits), importance.var(correction=0) / importance.mean().square()
 

@@ -1,12 +1,13 @@
 """The env's arithmetic for N lanes at once; every face of the env is built on it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from common.registry import unknown
 from detectors.base import Detector
 from envs.rewards import Measures, RewardWeights, reward_terms
 from envs.scenario import Scenario, build_scenario, load_scenario
@@ -18,7 +19,6 @@ MIN_NOVELTY = 0.25
 MAX_KNOWN = 4096  # rows of the bank that novelty is measured against
 SCORE_SCALE = 4.0
 OBSERVED_RANGE = 5.0
-EXTRA_OBSERVATIONS = 4
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,12 @@ def make_core(
     Raises:
         InputError: an unknown name, a missing or broken file, or rows that cannot be used.
     """
+    weights, names = weights or {}, [field.name for field in fields(RewardWeights)]
+    for name in weights:
+        if name not in names:
+            raise unknown("reward weight", name, names)
     if scenario is None and run is not None:
         scenario = load_scenario(run)
     elif scenario is None:
         scenario = build_scenario(data, protocol, detector, generator, seed)
-    return LatentCore(scenario, n_lanes, horizon, step_size, RewardWeights(**(weights or {})))
+    return LatentCore(scenario, n_lanes, horizon, step_size, RewardWeights(**weights))

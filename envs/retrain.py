@@ -16,8 +16,8 @@ from envs.core import LatentCore
 class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
     """Retrains the detector on the successful samples of each episode that had any.
 
-    They join the env's bank, and a copy of the detector goes on training on real rows plus the
-    bank (replay); the env plays against the copy from the next reset on. A reset with a seed goes
+    They join the env's bank, and a copy of the detector is retrained on real rows plus the bank
+    (replay); the env plays against the copy from the next reset on. A reset with a seed goes
     back to the scenario's own detector and bank, so that episodes stay reproducible.
 
     Args:

@@ -1,6 +1,6 @@
 """What an episode plays on: rows, a generator, a live detector and the feasibility gate."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
@@ -10,6 +10,7 @@ import numpy as np
 import data
 import detectors
 import generators
+from common.errors import InputError
 from common.files import read_json
 from common.randomness import draw_seed
 from common.scaling import RowScaler
@@ -82,15 +83,23 @@ def build_scenario(
 
 @lru_cache(maxsize=8)
 def load_scenario(run: str) -> Scenario:
-    """Load the scenario of a run folder written by `train.py`, its bank included."""
+    """Load the scenario of a run folder written by `train.py`, its bank included.
+
+    Raises:
+        InputError: a file is missing or broken, or another version wrote it.
+    """
     folder = Path(run)
     config = read_json(folder / "config.json")
     rows = load_weights(folder / "rows.safetensors")
-    scenario = Scenario.assemble(
-        rows["X_train"].numpy(),
+    if "references" not in rows:
+        raise InputError(f"{folder} was written by another version; train it again.")
+    X = rows["X_train"].numpy()
+    return Scenario(
+        X,
         rows["y_train"].numpy(),
         generators.registry.load(config["generator"]).load(folder / "generator"),
         detectors.load(config["detector"], folder / "detector"),
-        config["seed"],
+        FeasibilityGate(RowScaler(X.shape[1]).fit(X)).refer_to(rows["references"]),
+        rows["bank"].numpy(),
+        config["synthetic_weight"],
     )
-    return replace(scenario, bank=rows["bank"].numpy())

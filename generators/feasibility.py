@@ -31,7 +31,11 @@ class FeasibilityGate:
         """Learn the support of the rows of `X`, float (n, d), whose label `y` is 0."""
         normals = X[y == 0]
         chosen = rng.permutation(len(normals))[:MAX_REFERENCES]
-        self.references = self.scaler(normals[chosen])
+        return self.refer_to(self.scaler(normals[chosen]))
+
+    def refer_to(self, references: Tensor) -> Self:
+        """Take scaled normal rows, float32 (m, d), as the support, and set the radius."""
+        self.references = references
         own = torch.cdist(self.references, self.references).fill_diagonal_(torch.inf)
         nearest = own.amin(dim=1)
         finite = nearest[nearest.isfinite()]

@@ -1,10 +1,14 @@
 """Every algorithm of the table plays, learns where it can, and is reproducible."""
 
+from dataclasses import asdict
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import sb3_contrib
 import stable_baselines3
+import torch
+from conftest import blobs
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -15,12 +19,17 @@ from agents.controls import RandomAgent
 from agents.hardening import harden, round_weights
 from agents.monitor import SearchMonitor
 from agents.rollout import Arena
+from agents.runs import write_run
 from agents.settings import HardeningSettings
 from common.errors import InputError
+from common.files import write_json
 from common.randomness import global_seed
+from common.weights import save_weights
+from data import Split
+from data.table import Table
 from detectors.trees import ExtraTreesDetector
 from envs.sb3 import SB3VecEnv
-from envs.scenario import Scenario
+from envs.scenario import Scenario, load_scenario
 from envs.vector import LatentAnomalyVectorEnv
 
 N_LANES = 16
@@ -227,3 +236,24 @@ def test_every_algorithm_of_both_libraries_that_acts_in_a_box_is_in_the_table():
         if isinstance(cls, type) and issubclass(cls, BaseAlgorithm) and name not in DISCRETE
     }
     assert found == {find_algorithm(algo)[0].partition(":")[2] for algo in ALGORITHMS} - CONTROLS
+
+
+def test_a_run_is_played_on_as_it_was_hardened(tmp_path):
+    """There are more normal rows than the gate refers to, so that its choice matters."""
+    X, y = blobs(n_normal=2500)
+    settings = HardeningSettings("extra-trees", rounds=0, n_background=50, synthetic_weight=0.3)
+    hardened = harden(X, y, settings, seed=1)
+    columns = [f"x{i}" for i in range(X.shape[1])]
+    config = {**asdict(settings), "seed": 1}
+    write_run(tmp_path, hardened, Split(X, y, X[:9] + 1, y[:9] + 0), Table(X, y, columns, "blobs"), config, {})
+    loaded, scaled = load_scenario(str(tmp_path)), hardened.scenario.gate.scaler(X)
+    assert loaded.synthetic_weight == 0.3
+    np.testing.assert_array_equal(loaded.bank, hardened.scenario.bank)
+    assert torch.equal(loaded.gate.margin(scaled), hardened.scenario.gate.margin(scaled))
+
+
+def test_a_run_of_another_version_is_refused_in_one_sentence(tmp_path):
+    write_json(tmp_path / "config.json", {})
+    save_weights(tmp_path / "rows.safetensors", {"bank": torch.zeros(1, 2)})
+    with pytest.raises(InputError, match=r"another version; train it again"):
+        load_scenario(str(tmp_path))

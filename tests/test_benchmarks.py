@@ -354,7 +354,7 @@ def test_frozen_generator_stays_as_it_was_fitted(rows):
 
 
 def test_perceptron_mixture_has_no_mamba_and_as_many_parameters(rows):
-    quick = {"n_experts": 2, "top_k": 1, "steps": 20}
+    quick = {"n_experts": 2, "steps": 20}
     mamba = MambaMoEDetector(**quick).fit(*rows).network_
     network = PerceptronMoEDetector(**quick).fit(*rows).network_
     assert any(isinstance(module, Mamba2) for module in mamba.modules())

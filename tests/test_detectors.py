@@ -118,16 +118,43 @@ def test_partial_fit_learns_the_new_rows(rows, id):
 
 @pytest.mark.parametrize("id", BACKENDS)
 def test_a_detector_that_goes_on_is_one_that_began_with_all_rows(rows, id):
-    """In turn the real rows are other ones, the same ones, and the same with another label."""
+    """In turn the real rows are other ones, the same, and the same with another label or seed."""
     X, y = rows
     bank = np.random.default_rng(0).uniform(-6, 6, (60, X.shape[1]))
     relabelled = np.concatenate([y[:-1], 1 - y[-1:]])
     detector = detectors.make(id, **QUICK[id]).fit(X[20:], y[20:])
-    for real, found in (((X, y), bank[:30]), ((X, y), bank), ((X, relabelled), bank)):
-        replayed = replay_set(*real, found, 0.5)
-        anew = detectors.make(id, **QUICK[id]).fit(*replayed)
-        scores = detector.partial_fit(*replayed).decision_function(bank)
+
+    def goes_on(X, y, found, **settings):
+        replayed = replay_set(X, y, found, 0.5)
+        anew = detectors.make(id, **QUICK[id], **settings).fit(*replayed)
+        scores = detector.set_params(**settings).partial_fit(*replayed).decision_function(bank)
         np.testing.assert_array_equal(scores, anew.decision_function(bank))
+
+    goes_on(X, y, bank[:30])
+    goes_on(X, y, bank)
+    goes_on(X, relabelled, bank)
+    goes_on(X, relabelled, bank, random_state=5)
+
+
+@pytest.mark.parametrize("id", ["extra-trees", "catboost", "forest"])
+def test_rows_overwritten_after_fit_are_not_what_was_learned(rows, id, tmp_path):
+    X, y = (array.copy() for array in rows)
+    detector = detectors.make(id, **QUICK[id]).fit(X, y)
+    scores = detector.decision_function(rows[0])
+    X[:] = X[::-1].copy()
+    detector.save(tmp_path)
+    np.testing.assert_array_equal(detectors.load(id, tmp_path).decision_function(rows[0]), scores)
+    anew = detectors.make(id, **QUICK[id]).fit(X, y)
+    np.testing.assert_array_equal(
+        detector.partial_fit(X, y).decision_function(X), anew.decision_function(X)
+    )
+
+
+@pytest.mark.parametrize("id", BACKENDS)
+def test_synthetic_rows_do_not_stand_in_for_real_anomalies(rows, id):
+    X, y = rows
+    with pytest.raises(ValueError, match="not synthetic have one class"):
+        detectors.make(id, **QUICK[id]).fit(X, y, synthetic=y == 1)
 
 
 @pytest.mark.parametrize("id", BACKENDS)
@@ -283,14 +310,13 @@ def test_router_gives_each_row_top_k_gates_that_sum_to_one():
     with torch_seed(0) as generator:
         router = NoisyTopKRouter(5, 4, 2)
         x = torch.randn(50, 5, generator=generator)
-        quiet, chosen, balance = router(x, None)
-        noisy, _, _ = router(x, generator)
-    assert (chosen[:, 0] != chosen[:, 1]).all()
-    for gates in (quiet, noisy):
-        assert gates.shape == (50, 2)
+        noisy, chosen, balance = router(x, generator)
+    quiet, best = router.choose(router.gate(x))
+    for gates, experts in ((noisy, chosen), (quiet, best)):
+        assert gates.shape == experts.shape == (50, 2)
+        assert (experts[:, 0] != experts[:, 1]).all()
         assert (gates > 0).all()
         torch.testing.assert_close(gates.sum(dim=1), torch.ones(50))
-    torch.testing.assert_close(router(x, None)[0], quiet)
     assert not torch.equal(quiet, noisy)
     assert balance >= 0
 

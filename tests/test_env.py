@@ -73,6 +73,11 @@ def test_a_spawned_process_makes_the_env():
     np.testing.assert_allclose(there, first_observation(FLAGSHIP), rtol=1e-5)
 
 
+def test_misspelt_reward_weight_is_answered_with_the_nearest(scenario):
+    with pytest.raises(InputError, match="did you mean bypass"):
+        LatentAnomalyEnv(scenario=scenario, weights={"bypas": 1.0})
+
+
 def test_time_limit_truncates_after_eight_steps(scenario):
     env = gym.make(FLAGSHIP, scenario=scenario, weights={"success": 0.0})
     for seed in range(20):

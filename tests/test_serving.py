@@ -14,8 +14,9 @@ from detectors.replay import replay_set
 
 SHAPES = {
     "default": {},
-    "one expert, two blocks": {"n_experts": 1, "top_k": 1, "d_model": 64, "depth": 2},
-    "three tokens, all experts": {"n_experts": 3, "top_k": 3, "n_tokens": 3, "d_model": 16},
+    "one expert, two blocks": {"n_experts": 1, "d_model": 64, "depth": 2},
+    "two experts of four": {"n_experts": 4, "top_k": 2},
+    "three tokens, all experts": {"n_experts": 3, "top_k": 3, "n_tokens": 3},
 }
 
 

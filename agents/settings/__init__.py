@@ -12,7 +12,7 @@ class HardeningSettings:
     Attributes:
         detector: id of the detector backend.
         generator: id of the generator whose latent space is searched.
-        algo: a key of `agents.ALGORITHMS`, or `module:Class`.
+        algo: a key of `agents.algorithms.ALGORITHMS`, or `module:Class`.
         rounds: rounds of search and retraining.
         timesteps: env steps a round, counted over all lanes.
         top_l: finds, those of highest return, that a round adds to the bank.
