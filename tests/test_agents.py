@@ -243,9 +243,9 @@ def test_a_run_is_played_on_as_it_was_hardened(tmp_path):
     X, y = blobs(n_normal=2500)
     settings = HardeningSettings("extra-trees", rounds=0, n_background=50, synthetic_weight=0.3)
     hardened = harden(X, y, settings, seed=1)
-    columns = [f"x{i}" for i in range(X.shape[1])]
-    config = {**asdict(settings), "seed": 1}
-    write_run(tmp_path, hardened, Split(X, y, X[:9] + 1, y[:9] + 0), Table(X, y, columns, "blobs"), config, {})
+    table = Table(X, y, [f"x{i}" for i in range(X.shape[1])], "blobs")
+    halves = Split(X, y, X[:9] + 1, y[:9] + 0)
+    write_run(tmp_path, hardened, halves, table, {**asdict(settings), "seed": 1}, {})
     loaded, scaled = load_scenario(str(tmp_path)), hardened.scenario.gate.scaler(X)
     assert loaded.synthetic_weight == 0.3
     np.testing.assert_array_equal(loaded.bank, hardened.scenario.bank)
