@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InputError
-from common.registry import unknown
+from common.registry import check_names
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,7 @@ class GridSettings:
 
         if not self.data and not self.tables_only:
             raise InputError("There is no data; name a folder of .npz files or a set with --data.")
-        for protocol in self.protocols:
-            if protocol not in PROTOCOLS:
-                raise unknown("protocol", protocol, PROTOCOLS)
+        check_names("protocol", self.protocols, PROTOCOLS)
         if self.workers < 1:
             raise InputError(f"workers is {self.workers}; give at least 1.")
         if min(self.seeds, default=0) < 0:

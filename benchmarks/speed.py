@@ -16,7 +16,7 @@ import tyro
 
 from common.errors import InputError, run_command
 from common.files import replacing
-from common.registry import unknown
+from common.registry import check_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,13 +95,8 @@ class SpeedSettings:
 
     def chosen(self) -> list[Case]:
         """Return the cases to measure; raise `InputError` where a name or number is none."""
-        for part in self.parts:
-            if part not in PARTS:
-                raise unknown("part", part, PARTS)
-        names = [case.name for case in CASES]
-        for name in self.cases:
-            if name not in names:
-                raise unknown("case", name, names)
+        check_names("part", self.parts, PARTS)
+        check_names("case", self.cases, [case.name for case in CASES])
         if self.rounds < 1:
             raise InputError(f"rounds is {self.rounds}; give at least 1.")
         return [

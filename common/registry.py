@@ -2,7 +2,7 @@
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
@@ -18,6 +18,13 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}."
     return InputError(f"Unknown {kind} {name!r}; {hint}")
+
+
+def check_names(kind: str, names: Iterable[str], choices: Collection[str]) -> None:
+    """Raise `InputError` at the first of `names` that is not among `choices`."""
+    for name in names:
+        if name not in choices:
+            raise unknown(kind, name, choices)
 
 
 def load_attribute(entry_point: str) -> Any:

@@ -70,7 +70,7 @@ def real_rows(rows: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 class ExtraTreesDetector(TreesDetector):
-    """scikit-learn's `ExtraTreesClassifier`; arguments are that class's own, `n_jobs` of `fit`."""
+    """scikit-learn's `ExtraTreesClassifier` and its arguments; `n_jobs` counts in `fit` only."""
 
     def __init__(
         self, n_estimators: int = 200, n_jobs: int | None = None, random_state: int = 0

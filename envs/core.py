@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.registry import unknown
+from common.registry import check_names
 from detectors.base import Detector
 from envs.rewards import Measures, RewardWeights, reward_terms
 from envs.scenario import Scenario, build_scenario, load_scenario
@@ -187,10 +187,8 @@ def make_core(
     Raises:
         InputError: an unknown name, a missing or broken file, or rows that cannot be used.
     """
-    weights, names = weights or {}, [field.name for field in fields(RewardWeights)]
-    for name in weights:
-        if name not in names:
-            raise unknown("reward weight", name, names)
+    weights = weights or {}
+    check_names("reward weight", weights, [field.name for field in fields(RewardWeights)])
     if scenario is None and run is not None:
         scenario = load_scenario(run)
     elif scenario is None:

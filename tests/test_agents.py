@@ -244,7 +244,7 @@ def test_a_run_is_played_on_as_it_was_hardened(tmp_path):
     settings = HardeningSettings("extra-trees", rounds=0, n_background=50, synthetic_weight=0.3)
     hardened = harden(X, y, settings, seed=1)
     table = Table(X, y, [f"x{i}" for i in range(X.shape[1])], "blobs")
-    halves = Split(X, y, X[:9] + 1, y[:9] + 0)
+    halves = Split(X, y, X[:9].copy(), y[:9].copy())
     write_run(tmp_path, hardened, halves, table, {**asdict(settings), "seed": 1}, {})
     loaded, scaled = load_scenario(str(tmp_path)), hardened.scenario.gate.scaler(X)
     assert loaded.synthetic_weight == 0.3
