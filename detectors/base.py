@@ -166,12 +166,12 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
                 sample_weight, X, ensure_non_negative=True, allow_all_zero_weights=False
             )
         )
-        if (np.bincount(encoded, weight) == 0).any():
-            raise ValueError("All rows of one class have the weight 0; a detector needs both.")
         synthetic = np.zeros(len(y), bool) if synthetic is None else np.asarray(synthetic, bool)
         check_consistent_length(X, synthetic)
         if len(np.unique(encoded[~synthetic])) < 2:
             raise ValueError("The rows that are not synthetic have one class; both are needed.")
+        if (np.bincount(encoded[~synthetic], weight[~synthetic]) == 0).any():
+            raise ValueError("All real rows of one class have the weight 0; both are needed.")
         return X, encoded, weight, synthetic
 
 
@@ -179,3 +179,15 @@ def balanced_weights(y: np.ndarray) -> np.ndarray:
     """Weights, float64 (n,), under which both classes of `y` weigh n / 2 in sum."""
     counts = np.bincount(y, minlength=2)
     return len(y) / 2 / counts[y]
+
+
+def real_weights(y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
+    """Weights, float32, of the rows that are not synthetic.
+
+    Known anomalies take over what the synthetic ones weigh, so that a model of the real rows is the
+    same with and without them; in float32, which forgets the rounding of the sums. Arguments are
+    those of `Detector.fit`, each (n,).
+    """
+    real, anomaly = ~synthetic, y == 1
+    taken_over = weight[anomaly].sum() / weight[anomaly & real].sum()
+    return (np.where(anomaly, taken_over, 1.0)[real] * weight[real]).astype(np.float32)

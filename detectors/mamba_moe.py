@@ -14,7 +14,7 @@ from common.files import read_json, write_json
 from common.randomness import torch_seed
 from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
-from detectors.base import Detector
+from detectors.base import Detector, real_weights
 from detectors.mixture import HARDENED_TREES, PLAIN_TREES, REAL_TREES, Mixture, Sizes
 
 BATCH = 128
@@ -24,12 +24,27 @@ MIN_EXPERTS, MAX_EXPERTS = 4, 8
 
 
 class TrainingRows(NamedTuple):
-    """Rows, float64 (n, d), labels, weights, and which rows are synthetic, each (n,)."""
+    """Scaled rows, float32 (n, d), and the memory's measures of them, float32 (n, 2).
 
-    X: np.ndarray
+    With them go labels, weights, and which rows are synthetic, each (n,).
+    """
+
+    scaled: Tensor
+    measures: Tensor
     y: np.ndarray
     weight: np.ndarray
     synthetic: np.ndarray
+
+    @property
+    def columns(self) -> Tensor:
+        """What the trees see, float32 (n, d + 2)."""
+        return torch.cat([self.scaled, self.measures], dim=1)
+
+    def real(self) -> "TrainingRows":
+        """Return the real rows; known anomalies take over what the synthetic ones weigh."""
+        real, weight = ~self.synthetic, real_weights(self.y, self.weight, self.synthetic)
+        scaled, measures = self.scaled[real], self.measures[real]
+        return TrainingRows(scaled, measures, self.y[real], weight, self.synthetic[real])
 
 
 class MambaMoEDetector(Detector):
@@ -87,17 +102,20 @@ class MambaMoEDetector(Detector):
         self.progress = progress
 
     def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
-        rows, normal = TrainingRows(X, y, weight, synthetic), y == 0
         self.n_experts_ = self.n_experts or suggest_n_experts(X[~synthetic])
-        self.n_normals_ = int(normal.sum())
+        self.n_normals_ = int((y == 0).sum())
         with torch_seed(self.random_state) as generator:
             network = self.network_ = self._build().train()
             scaled = network.encoding.fit(X[~synthetic]).scaler(X)
-            measures = self._fit_memory(rows, scaled)
-            self._train_experts(rows, network.encoding(scaled, measures), generator)
+            measures = self._fit_memory(scaled, y, synthetic)
+            rows = TrainingRows(scaled, measures, y, weight, synthetic)
+            if not (network.memory.trust and weight[synthetic].any()):
+                rows = rows.real()
+            self._train_experts(rows, generator)
         network.eval()
-        self._fit_others(rows, scaled, measures)
-        network.calibrate(scaled[normal], measures[normal], self.contamination)
+        self._fit_others(rows)
+        normal = rows.y == 0
+        network.calibrate(rows.scaled[normal], rows.measures[normal], self.contamination)
 
     def _build(self) -> Mixture:
         device = torch.device(self.device)
@@ -115,32 +133,30 @@ class MambaMoEDetector(Detector):
         )
         return self.network_type(sizes, device).to(device)
 
-    def _fit_memory(self, rows: TrainingRows, scaled: Tensor) -> Tensor:
+    def _fit_memory(self, scaled: Tensor, y: np.ndarray, synthetic: np.ndarray) -> Tensor:
         """Remember normal rows; return the measures of all rows, float32 (n, 2)."""
-        normal, known = rows.y == 0, (rows.y == 1) & ~rows.synthetic
+        normal, known = y == 0, (y == 1) & ~synthetic
         memory, choice = self.network_.memory, torch.Generator().manual_seed(self.random_state)
         of_normals = memory.fit(scaled[normal], scaled[known], choice)
         measures = memory(scaled)
         measures[normal] = of_normals
         return measures
 
-    def _fit_others(self, rows: TrainingRows, scaled: Tensor, measures: Tensor) -> None:
-        """Fit the linear expert and the trees; weigh what synthetic rows teach by the trust."""
-        network, real = self.network_, ~rows.synthetic
-        columns = torch.cat([scaled, measures], dim=1)
-        network.linear.fit(scaled[real], rows.y[real], rows.weight[real])
+    def _fit_others(self, rows: TrainingRows) -> None:
+        """Fit the linear expert and the trees, and weigh all opinions."""
+        network, real = self.network_, rows.real()
+        network.linear.fit(real.scaled, real.y, real.weight)
         fit_trees = partial(network.trees.fit, seed=self.random_state)
-        fit_trees(PLAIN_TREES, scaled[real], rows.y[real], rows.weight[real])
-        fit_trees(REAL_TREES, columns[real], rows.y[real], rows.weight[real])
-        trust = float(network.memory.trust) if rows.synthetic.any() else 0.0
-        if trust:
-            fit_trees(HARDENED_TREES, columns, rows.y, rows.weight)
-        network.trust_synthetic(trust)
+        fit_trees(PLAIN_TREES, real.scaled, real.y, real.weight)
+        fit_trees(REAL_TREES, real.columns, real.y, real.weight)
+        hardened = bool(rows.synthetic.any())
+        if hardened:
+            fit_trees(HARDENED_TREES, rows.columns, rows.y, rows.weight)
+        network.weigh(hardened)
 
-    def _train_experts(
-        self, rows: TrainingRows, encoded: Tensor, generator: torch.Generator
-    ) -> None:
+    def _train_experts(self, rows: TrainingRows, generator: torch.Generator) -> None:
         kinds = [rows.y == 0, (rows.y == 1) & ~rows.synthetic, (rows.y == 1) & rows.synthetic]
+        encoded = self.network_.encoding(rows.scaled, rows.measures)
         odds = [torch.from_numpy(rows.weight[kind]) for kind in kinds]
         pools = [(encoded[kind], weight) for kind, weight in zip(kinds, odds, strict=True)]
         synthetic_ratio = float(odds[2].sum() / odds[1].sum())

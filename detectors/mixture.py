@@ -18,8 +18,9 @@ from detectors.tree_expert import TreeExperts
 REAL, HARDENED = range(N_HEADS)
 PLAIN_TREES, REAL_TREES, HARDENED_TREES = range(3)
 N_UNHARDENED = 5
-# of the opinions below, in their order; the last two are multiplied by the trust in synthetic rows
-WEIGHTS = (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+# of the opinions below, in their order: a constant, and what the memory's trust is multiplied by
+WEIGHTS = (0.5, 0.5, 1.0, 1.0, 0.5, 0.0, 0.0)
+TRUST_WEIGHTS = (0.0, 0.0, 0.0, 0.0, 4.0, 1.0, 2.0)
 BLOCK = 1024  # rows; what is between two layers then fits into a core's cache
 
 
@@ -144,9 +145,11 @@ class Mixture(nn.Module):
         self.offset.zero_()
         self.offset.copy_(self.combine(opinions).double().quantile(1 - contamination))
 
-    def trust_synthetic(self, trust: float) -> None:
-        """Weigh the opinions formed of synthetic rows by `trust` in [0, 1]; 0 leaves them out."""
-        self.weight[N_UNHARDENED:] = trust * torch.tensor(WEIGHTS[N_UNHARDENED:])
+    def weigh(self, hardened: bool) -> None:
+        """Weigh the opinions on novelty by the trust; those of synthetic rows if `hardened`."""
+        self.weight.copy_(torch.tensor(WEIGHTS) + self.memory.trust * torch.tensor(TRUST_WEIGHTS))
+        if not hardened:
+            self.weight[N_UNHARDENED:] = 0
 
     def route(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Send rows to their experts, each of which sees its own.
@@ -177,14 +180,16 @@ class Mixture(nn.Module):
 
         Args:
             batches: encoded normal, known and, if any, synthetic rows, each float32 (m, n_inputs).
-            synthetic_ratio: weight of all synthetic rows for that of all known anomalies.
+            synthetic_ratio: weight of all synthetic rows for that of all known anomalies; they
+                count as much as the root of the memory's trust.
             generator: of the routing noise.
         """
         encoded, m = torch.cat(batches), len(batches[0])
         kind = torch.arange(len(batches), device=encoded.device).repeat_interleave(m)
         targets = torch.stack([kind == 1, kind >= 1], dim=1).float()
         counted = torch.ones_like(targets)
-        counted[2 * m :] = torch.tensor([0.0, synthetic_ratio])
+        counted[2 * m :, REAL] = 0
+        counted[2 * m :, HARDENED] = synthetic_ratio * self.memory.trust.sqrt()
         gates, chosen, balance = self.router(encoded, generator)
         routed, gate, logits = self.route(self.tokenizer(encoded), gates, chosen)
         weight = gate * counted[routed] / (2 * m)

@@ -7,6 +7,7 @@ import torch
 from catboost import CatBoostClassifier
 from sklearn.ensemble import ExtraTreesClassifier
 
+from detectors.base import real_weights
 from detectors.memory import synthetic_trust
 from detectors.refitted import RefittedDetector, probability_log_odds
 
@@ -32,8 +33,9 @@ class TreesDetector(RefittedDetector):
     def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        real, self.fitted_with_ = ~synthetic, self.get_params()
-        self.of_real_ = self.make_classifier().fit(X[real], y[real], sample_weight=weight[real])
+        self.fitted_with_ = self.get_params()
+        X_real, y_real, real_weight = real_rows(self.training_rows_)
+        self.of_real_ = self.make_classifier().fit(X_real, y_real, sample_weight=real_weight)
         self._learn_synthetic(X, y, weight, synthetic)
 
     def _partial_fit(
@@ -53,8 +55,9 @@ class TreesDetector(RefittedDetector):
     ) -> None:
         self.of_all_, self.share_ = None, 0.0
         if synthetic.any():
-            self.of_all_ = self.make_classifier().fit(X, y, sample_weight=weight)
             self.share_ = synthetic_trust(X[~synthetic], y[~synthetic], self.random_state) ** 0.5
+        if self.share_:
+            self.of_all_ = self.make_classifier().fit(X, y, sample_weight=weight)
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
         of_real = probability_log_odds(self.probability(self.of_real_, X))
@@ -64,9 +67,10 @@ class TreesDetector(RefittedDetector):
         return (of_real + self.share_ * of_all) / (1 + self.share_)
 
 
-def real_rows(rows: dict[str, np.ndarray]) -> list[np.ndarray]:
+def real_rows(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what is real of a detector's training rows: rows, labels and weights."""
-    return [rows[name][~rows["synthetic"]] for name in ("X", "y", "weight")]
+    y, synthetic = rows["y"], rows["synthetic"]
+    return rows["X"][~synthetic], y[~synthetic], real_weights(y, rows["weight"], synthetic)
 
 
 class ExtraTreesDetector(TreesDetector):

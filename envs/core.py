@@ -54,7 +54,7 @@ class LatentCore:
     ) -> None:
         self.scenario, self.horizon = scenario, horizon
         self.step_size, self.weights = step_size, weights
-        self.replace_generator(scenario.generator)
+        self._search(scenario.generator)
         self.latent_dim = scenario.generator.latent_dim
         self.limit = float(self.latents.abs().max()) + 1
         self.z = torch.zeros(n_lanes, self.latent_dim)
@@ -94,7 +94,7 @@ class LatentCore:
         self.refresh(lanes)
 
     def refresh(self, lanes: Tensor) -> None:
-        """Measure `lanes` anew, after a reset or a change of detector or bank."""
+        """Measure `lanes` anew, after a reset or a change of detector, bank or generator."""
         self.samples[lanes.numpy()], self.measures[lanes] = self.measure(self.z[lanes])
 
     @torch.no_grad()
@@ -150,7 +150,11 @@ class LatentCore:
         self.refresh(torch.arange(len(self.z)))
 
     def replace_generator(self, generator: Generator) -> None:
-        """Search another generator's latent space, of the same size, from the next reset on."""
+        """Play on in another generator's latent space, of the same size."""
+        self._search(generator)
+        self.refresh(torch.arange(len(self.z)))
+
+    def _search(self, generator: Generator) -> None:
         self.generator = generator
         self.latents = torch.from_numpy(generator.encode(self.scenario.X, self.scenario.y))
 

@@ -22,7 +22,7 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
 
     Args:
         env: a `LatentAnomalyEnv`, wrapped or not.
-        retrain_every: finished episodes with a success between two retrainings.
+        retrain_every: successful episodes between two retrainings; a success ends its episode.
 
     Raises:
         InputError: the env's detector can only be queried.
@@ -34,7 +34,6 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
         require_trainable(self.core.detector)
         self.retrain_every = retrain_every
         self.found: list[np.ndarray] = []
-        self.n_episodes = 0
 
     @property
     def core(self) -> LatentCore:
@@ -46,11 +45,11 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode, against a retrained detector where one is due."""
         if seed is not None:
-            self.found, self.n_episodes = [], 0
+            self.found = []
             self.core.restore()
-        elif self.n_episodes >= self.retrain_every:
+        elif len(self.found) >= self.retrain_every:
             retrain(self.core, np.stack(self.found))
-            self.found, self.n_episodes = [], 0
+            self.found = []
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -58,8 +57,6 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
         observation, reward, terminated, truncated, info = self.env.step(action)
         if info["success"]:
             self.found.append(info["sample"])
-        if self.found and (terminated or truncated):
-            self.n_episodes += 1
         return observation, float(reward), terminated, truncated, info
 
 

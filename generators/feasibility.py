@@ -3,6 +3,7 @@
 from typing import Self
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -17,8 +18,8 @@ class FeasibilityGate:
     """Nearest-neighbour support of the normal rows, in scaled units.
 
     A row is feasible when its distance to the nearest normal row exceeds the 95th percentile of
-    the normal rows' own nearest-neighbour distances (`radius`). At most 2,000 normal rows, drawn
-    with `rng`, serve as references, so that a query's cost does not grow with the data.
+    the normal rows' own nearest-neighbour distances (`radius`). At most 2,000 distinct normal rows,
+    drawn with `rng`, serve as references, so that a query's cost does not grow with the data.
     """
 
     references: Tensor
@@ -29,7 +30,7 @@ class FeasibilityGate:
 
     def fit(self, X: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> Self:
         """Learn the support of the rows of `X`, float (n, d), whose label `y` is 0."""
-        normals = X[y == 0]
+        normals = pd.DataFrame(X[y == 0]).drop_duplicates().to_numpy()
         chosen = rng.permutation(len(normals))[:MAX_REFERENCES]
         return self.refer_to(self.scaler(normals[chosen]))
 

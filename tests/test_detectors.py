@@ -229,10 +229,53 @@ def test_log_odds_are_differentiable_and_equal_the_scores(fitted, rows):
     )
 
 
-def test_synthetic_rows_do_not_outvote_the_labelled_ones(rows):
-    """A thousand synthetic rows elsewhere leave the ranking of known kinds nearly as it was."""
+def assert_synthetic_rows_do_not_count(id, X, y, synthetic_weight):
+    fresh = np.random.default_rng(1).standard_normal(X.shape)
+    plain, hardened = (
+        detectors.make(id, **QUICK[id]).fit(*replay_set(X, y, bank, synthetic_weight))
+        for bank in (X[:0], 5 + X)
+    )
+    np.testing.assert_allclose(
+        hardened.decision_function(fresh), plain.decision_function(fresh), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("id", ["mamba-moe", "extra-trees", "catboost"])
+def test_synthetic_rows_do_not_count_where_known_anomalies_are_no_outliers(id):
+    """Anomalies in the middle of the normal rows say that rows far away are not of their kind."""
+    X, y = np.random.default_rng(0).standard_normal((120, 3)), np.repeat([0, 1], [100, 20])
+    X[y == 1] *= 0.1
+    assert_synthetic_rows_do_not_count(id, X, y, 0.1)
+
+
+def test_synthetic_rows_of_no_weight_do_not_count(rows):
+    assert_synthetic_rows_do_not_count("mamba-moe", *rows, synthetic_weight=0.0)
+
+
+@pytest.mark.parametrize("id", ["extra-trees", "catboost"])
+def test_trees_of_the_real_rows_are_kept_while_the_bank_grows(rows, id):
     X, y = rows
-    bank = np.random.default_rng(0).uniform(-8, 8, (1000, X.shape[1]))
+    detector = detectors.make(id, **QUICK[id]).fit(X, y)
+    of_real = detector.of_real_
+    for n in (30, 50, 70):
+        detector.partial_fit(*replay_set(X, y, X[:n] + 1, 0.1))
+        assert detector.of_real_ is of_real
+    detector.partial_fit(*replay_set(X[1:], y[1:], X[:70] + 1, 0.1))
+    assert detector.of_real_ is not of_real
+
+
+@pytest.mark.parametrize("id", BACKENDS)
+def test_real_anomalies_without_weight_are_refused(rows, id):
+    X, y, weight, synthetic = replay_set(*rows, rows[0] + 1, 0.5)
+    weight[(y == 1) & ~synthetic] = 0
+    with pytest.raises(ValueError, match="real rows of one class have the weight 0"):
+        detectors.make(id, **QUICK[id]).fit(X, y, weight, synthetic)
+
+
+def test_synthetic_rows_do_not_outvote_the_labelled_ones(rows):
+    """A thousand synthetic rows around the others leave the ranking of known kinds as it was."""
+    X, y = rows
+    bank = np.random.default_rng(0).uniform(-3, 3, (1000, X.shape[1]))
     plain, hardened = (
         MambaMoEDetector().fit(*replay_set(X, y, part, 0.5)) for part in (bank[:0], bank)
     )
