@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import detectors
-from common.errors import run_command
+from common.errors import InputError, check_at_least, run_command
 from common.files import write_json
 from common.registry import load_plugins
 from envs import FLAGSHIP, env_id
@@ -52,6 +52,9 @@ class EvaluateConfig:
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Print the tables and return their figures."""
+    check_at_least(config, episodes=1, seed=0)
+    if config.json is not None and config.json.is_dir():
+        raise InputError(f"{config.json} is a folder; name a file with --json.")
     load_plugins(config.plugin)
     figures = compared(config.compare) if config.compare else attacked(config)
     if config.json is not None:
@@ -78,7 +81,8 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     wanted = None if name == FLAGSHIP else backend
     run = open_run(config.run, wanted) if config.run else find_run(config.runs, wanted)
     if run is None:
-        print(f"No run in {config.runs}: playing the controls on {DEFAULT_DATA}, unhardened.\n")
+        kind = "run" if wanted is None else f"run of {wanted}"
+        print(f"No {kind} in {config.runs}: playing the controls on {DEFAULT_DATA}, unhardened.\n")
     else:
         print(f"Run {run.folder}\n")
     figures: dict[str, Any] = {
@@ -119,7 +123,7 @@ def detection(backend: str, run: "Run | None") -> dict[str, dict[str, float]]:
     """Score held-out rows with the run's detectors, or with the default env's."""
     from agents.report import detection_metrics
     from data import load, split
-    from envs.scenario import build_scenario
+    from envs.core import make_core
 
     if run is not None:
         rows = run.rows()
@@ -128,8 +132,8 @@ def detection(backend: str, run: "Run | None") -> dict[str, dict[str, float]]:
             for name, detector in run.detectors().items()
         }
     halves = split(load(DEFAULT_DATA), DEFAULT_PROTOCOL, 0)
-    scenario = build_scenario(DEFAULT_DATA, DEFAULT_PROTOCOL, backend, "cvae", 0)
-    return {"unhardened": detection_metrics(scenario.detector, halves.X_test, halves.y_test)}
+    detector = make_core(1, data=DEFAULT_DATA, protocol=DEFAULT_PROTOCOL, detector=backend).detector
+    return {"unhardened": detection_metrics(detector, halves.X_test, halves.y_test)}
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from agents.hardening import harden
 from agents.settings import HardeningSettings
 from common.labels import encode_labels
+from detectors.base import check_contamination
 
 
 class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -77,10 +78,12 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
         Raises:
             ValueError: non-finite values, one class only or more than two.
-            InputError: an unknown detector, generator or agent.
+            InputError: an unknown detector, generator or agent, or a setting out of range.
         """
         X, y = validate_data(self, X, y, dtype=np.float64, force_writeable=True)
-        self.classes_, labels = encode_labels(y)
+        classes, labels = encode_labels(y)
+        if self.contamination is not None:
+            check_contamination(self.contamination)
         settings = HardeningSettings(
             detector=self.detector,
             generator=self.generator,
@@ -90,6 +93,7 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             synthetic_weight=self.synthetic_weight,
         )
         hardened = harden(X, labels, settings, self.random_state, self.progress)
+        self.classes_ = classes
         self.detector_, self.unhardened_ = hardened.scenario.detector, hardened.unhardened
         self.bank_, self.history_ = hardened.scenario.bank, hardened.history
         self.decision_scores_ = self.detector_.decision_function(X)

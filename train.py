@@ -3,11 +3,13 @@
 python train.py --data my.csv --label-column fraud --protocol full
 """
 
+import re
 import shlex
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +19,7 @@ import detectors
 import generators
 from agents.algorithms import ALGORITHMS
 from agents.settings import HardeningSettings
-from common.errors import run_command
+from common.errors import InputError, check_at_least, run_command
 from common.registry import load_plugins
 
 
@@ -59,6 +61,9 @@ def train(config: TrainConfig) -> Path:
     from agents.runs import write_run
     from data import load, split
 
+    check_at_least(config, seed=0)
+    if config.out.is_file():
+        raise InputError(f"{config.out} is a file; name a folder with --out.")
     load_plugins(config.plugin)
     table = load(config.data, config.label_column)
     halves = split(table, config.protocol, config.seed)
@@ -67,8 +72,8 @@ def train(config: TrainConfig) -> Path:
         f"{halves.y_train.sum()} labelled anomalies, {len(halves.y_test)} test rows with "
         f"{halves.y_test.sum()} anomalies"
     )
-    data, algo = Path(table.name).stem.replace(":", "-"), config.algo.replace(":", ".")
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{data}-{algo}-{config.seed}"
+    parts = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(table.name).stem}-{config.algo}-{config.seed}"
+    name = re.sub(r"[^\w.-]", "-", parts)
     config.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=config.out, prefix=f".{name}.") as scratch:
         folder = Path(scratch) / name
@@ -98,10 +103,16 @@ def train(config: TrainConfig) -> Path:
         settings = {**asdict(config), "out": str(config.out)}
         write_run(folder, hardened, halves, table, settings, metrics)
         (folder / "command.txt").write_text(f"{shlex.join([sys.executable, *sys.argv])}\n")
-        final = folder.rename(config.out / name)
+        final = folder.rename(free(config.out / name))
     print(format_table(f"{config.detector} on held-out rows", detection, DETECTION_COLUMNS))
     print(f"bank of {len(hardened.scenario.bank)} rows and everything else in {final}")
     return final
+
+
+def free(path: Path) -> Path:
+    """Return `path`, or the first of `path`-2, `path`-3 and so on that does not exist."""
+    others = (path.with_name(f"{path.name}-{number}") for number in count(2))
+    return next(candidate for candidate in chain([path], others) if not candidate.exists())
 
 
 def main() -> None:

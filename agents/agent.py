@@ -7,7 +7,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.algorithms import find_algorithm
 from common.errors import InputError
-from common.files import read_json, write_json
+from common.files import read_json, reading_saved, write_json
 from common.randomness import global_seed
 from common.registry import load_attribute
 from common.weights import load_weights, save_weights
@@ -28,10 +28,13 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
     entry_point, settings = find_algorithm(algo)
     arguments = {"policy": "MlpPolicy", **settings}
     log = None if tensorboard_log is None else str(tensorboard_log)
-    with global_seed(seed):
-        return load_attribute(entry_point)(
-            env=env, seed=seed, device="cpu", tensorboard_log=log, **arguments
-        )
+    algorithm = load_attribute(entry_point)
+    try:
+        with global_seed(seed):
+            return algorithm(env=env, seed=seed, device="cpu", tensorboard_log=log, **arguments)
+    except AssertionError as error:  # with which Stable-Baselines3 refuses a space
+        reason = " ".join(str(error).split())
+        raise InputError(f"The algorithm {algo!r} does not fit the env: {reason}") from error
 
 
 def save_agent(agent: Any, algo: str, folder: Path) -> None:
@@ -48,7 +51,9 @@ def load_agent(folder: Path, env: VecEnv, seed: int) -> tuple[str, Any]:
     Raises:
         InputError: the files are missing, broken or belong to another env.
     """
-    algo = read_json(folder / "agent.json")["algo"]
+    saved = read_json(folder / "agent.json")
+    with reading_saved(folder):
+        algo = saved["algo"]
     agent = make_agent(algo, env, seed)
     if getattr(agent, "policy", None) is not None:
         try:

@@ -80,5 +80,5 @@ def potential(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
         )
     weights = RewardWeights()
     rows = core.generator.decode_rows(z, torch.ones(len(z)))
-    margin = core.scenario.gate.margin(core.scenario.gate.scaler(rows))
-    return -weights.bypass * log_odds(rows) + weights.feasibility * margin.clamp(max=0)
+    margin = core.scenario.gate.margin(core.scenario.gate.scaler(rows)).clamp(max=0)
+    return -weights.bypass * log_odds(rows).to(margin.device) + weights.feasibility * margin

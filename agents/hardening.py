@@ -16,6 +16,7 @@ from agents.algorithms import find_algorithm
 from agents.monitor import SearchMonitor
 from agents.settings import HardeningSettings
 from common.randomness import draw_seed, global_seed
+from common.registry import load_attribute
 from detectors.base import Detector
 from detectors.replay import replay_set
 from envs.retrain import VectorDetectorRetrainWrapper
@@ -66,11 +67,9 @@ def harden(
     """
     settings.check()
     detectors.registry.spec(settings.detector)
-    find_algorithm(settings.algo)
+    load_attribute(find_algorithm(settings.algo)[0])
     rng = np.random.default_rng(seed)
-    generator = generators.make(
-        settings.generator, random_state=draw_seed(rng), progress=progress
-    ).fit(X, y)
+    generator = generators.make(settings.generator, random_state=draw_seed(rng), progress=progress)
     detector_seed = draw_seed(rng)
     unhardened = make_detector(settings, detector_seed).fit(X, y)
     if not unhardened.trainable:
@@ -79,6 +78,7 @@ def harden(
             " in the bank, but it is not retrained.",
             stacklevel=2,
         )
+    generator.fit(X, y)
     scenario = Scenario.assemble(X, y, generator, unhardened, draw_seed(rng))
     bank = background_bank(scenario, settings.n_background, rng)
     live = make_detector(settings, detector_seed).fit(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import InputError
+from common.errors import InputError, check_at_least
 from common.registry import check_names
 
 
@@ -38,7 +38,6 @@ class GridSettings:
         if not self.data and not self.tables_only:
             raise InputError("There is no data; name a folder of .npz files or a set with --data.")
         check_names("protocol", self.protocols, PROTOCOLS)
-        if self.workers < 1:
-            raise InputError(f"workers is {self.workers}; give at least 1.")
+        check_at_least(self, workers=1)
         if min(self.seeds, default=0) < 0:
             raise InputError(f"A seed is {min(self.seeds)}; give at least 0.")

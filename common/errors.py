@@ -5,19 +5,30 @@ import sys
 import warnings
 from collections.abc import Callable
 
+from threadpoolctl import threadpool_limits
+
 
 class InputError(ValueError):
     """Bad input: one sentence that names the culprit and the way out."""
 
 
+def check_at_least(settings: object, **least: int) -> None:
+    """Raise `InputError` at the first attribute of `settings` that is less than its number."""
+    for name, low in least.items():
+        if getattr(settings, name) < low:
+            raise InputError(f"{name} is {getattr(settings, name)}; give at least {low}.")
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line; an `InputError` becomes one line on stderr and exit code 2.
 
-    A warning becomes one line on stderr, too. Unless the environment says otherwise, torch gets one
+    A warning becomes one line on stderr, too. Unless the environment says otherwise, there is one
     thread: products are small here, and threads that wait for each other on a busy machine take
     many times as long.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        threadpool_limits(1)  # of what is loaded already
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
     try:
         main()

@@ -27,6 +27,15 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def reading_saved(folder: Path | str) -> Iterator[None]:
+    """Raise `InputError` where what is read from `folder` is not what this version writes."""
+    try:
+        yield
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{folder} was saved by another version; train it again.") from error
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with replacing(path) as temporary:

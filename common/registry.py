@@ -32,7 +32,7 @@ def load_attribute(entry_point: str) -> Any:
     module, _, attribute = entry_point.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InputError(
             f"Cannot load {entry_point!r} ({error}); the form is module:attribute."
         ) from error
@@ -43,10 +43,10 @@ def load_plugins(modules: Iterable[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except (ImportError, ValueError, TypeError) as error:
             raise InputError(
-                f"Cannot import the plugin {module!r} ({error}); install it, or add its folder to"
-                " PYTHONPATH."
+                f"Cannot import the plugin {module!r} ({error}); give a module's name, and install"
+                " it or add its folder to PYTHONPATH."
             ) from error
 
 
@@ -124,8 +124,12 @@ class Registry(Generic[T]):
         return [*self.specs, *(family.form for family in self.families.values())]
 
     def load(self, id: str) -> type[T]:
-        """Import and return the class registered as `id`."""
-        return load_attribute(self.spec(id).entry_point)
+        """Import and return the class registered as `id`; raise `InputError` if it is none."""
+        entry_point = self.spec(id).entry_point
+        loaded = load_attribute(entry_point)
+        if not isinstance(loaded, type):
+            raise InputError(f"The {self.kind} {id!r} is {entry_point}, which is no class.")
+        return loaded
 
     def make(self, id: str, **kwargs: Any) -> T:
         """Construct what is registered as `id`, `kwargs` overriding its defaults."""

@@ -59,6 +59,11 @@ def read_frame(path: Path, reader: Callable[[Path], pd.DataFrame]) -> pd.DataFra
         raise unreadable(path, error) from error
     if reader is pd.read_csv and not isinstance(frame.index, pd.RangeIndex):
         raise InputError(f"{path}: rows hold more values than the header has names; name them all.")
+    if reader is pd.read_csv and "Unnamed: 0" in frame:
+        raise InputError(
+            f"{path}: the first column has no name, as where pandas wrote the index; name it, or"
+            " write the file with index=False."
+        )
     return frame
 
 

@@ -14,6 +14,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from common.errors import InputError
 from common.labels import encode_labels
 
 
@@ -61,7 +62,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
 
         Raises:
             ValueError: non-finite values, mismatched lengths, one label or more than two, one label
-                where the synthetic rows are left out.
+                or weights of 0 for all rows of a label where the synthetic rows are left out.
         """
         checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
         self.threshold_ = 0.0
@@ -155,16 +156,12 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, force_writeable=True)
         classes, encoded = encode_labels(y)
-        if reset:
-            self.classes_ = classes
-        elif not np.array_equal(classes, self.classes_):
+        if not reset and not np.array_equal(classes, self.classes_):
             raise ValueError(f"The labels were {self.classes_} in fit, but now are {classes}.")
         weight = (
             balanced_weights(encoded)
             if sample_weight is None
-            else _check_sample_weight(
-                sample_weight, X, ensure_non_negative=True, allow_all_zero_weights=False
-            )
+            else _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         )
         synthetic = np.zeros(len(y), bool) if synthetic is None else np.asarray(synthetic, bool)
         check_consistent_length(X, synthetic)
@@ -172,7 +169,14 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
             raise ValueError("The rows that are not synthetic have one class; both are needed.")
         if (np.bincount(encoded[~synthetic], weight[~synthetic]) == 0).any():
             raise ValueError("All real rows of one class have the weight 0; both are needed.")
+        self.classes_ = classes
         return X, encoded, weight, synthetic
+
+
+def check_contamination(contamination: float) -> None:
+    """Raise `InputError` where a share of rows is not in (0, 1)."""
+    if not 0 < contamination < 1:
+        raise InputError(f"contamination is {contamination}; give more than 0 and less than 1.")
 
 
 def balanced_weights(y: np.ndarray) -> np.ndarray:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common.errors import InputError
-from common.files import read_json, write_json
+from common.errors import InputError, check_at_least
+from common.files import read_json, reading_saved, write_json
 from common.randomness import torch_seed
 from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
-from detectors.base import Detector, real_weights
+from detectors.base import Detector, check_contamination, real_weights
 from detectors.mixture import HARDENED_TREES, PLAIN_TREES, REAL_TREES, Mixture, Sizes
 
 BATCH = 128
@@ -102,6 +102,7 @@ class MambaMoEDetector(Detector):
         self.progress = progress
 
     def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
+        self._check_settings()
         self.n_experts_ = self.n_experts or suggest_n_experts(X[~synthetic])
         self.n_normals_ = int((y == 0).sum())
         with torch_seed(self.random_state) as generator:
@@ -117,8 +118,14 @@ class MambaMoEDetector(Detector):
         normal = rows.y == 0
         network.calibrate(rows.scaled[normal], rows.measures[normal], self.contamination)
 
+    def _check_settings(self) -> None:
+        check_contamination(self.contamination)
+        check_at_least(self, top_k=1, depth=1, n_tokens=1, n_bins=1, steps=1)
+        check_at_least(self, n_trees=1, n_hardened_trees=1)
+        find_device(self.device)
+
     def _build(self) -> Mixture:
-        device = torch.device(self.device)
+        device = find_device(self.device)
         sizes = Sizes(
             self.n_features_in_,
             self.n_bins,
@@ -197,28 +204,44 @@ class MambaMoEDetector(Detector):
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """Rebuild the network and read its weights.
+        """Rebuild the network and read its weights, on the CPU where its device is not there.
 
         Raises:
             InputError: they belong to another version's network.
         """
         settings = read_json(Path(folder) / "settings.json")
-        detector = cls(**settings["params"])
-        for name, value in settings["fitted"].items():
-            setattr(detector, name, value)
-        detector.classes_, detector.threshold_ = np.array([0, 1]), 0.0
-        detector.network_ = detector._build()
         weights = load_weights(Path(folder) / "weights.safetensors")
-        try:
+        with reading_saved(folder):
+            detector = cls(**settings["params"])
+            for name, value in settings["fitted"].items():
+                setattr(detector, name, value)
+            if not is_usable(detector.device):
+                detector.device = "cpu"
+            detector.network_ = detector._build()
             detector.network_.load_state_dict(weights)
-        except RuntimeError:
-            raise InputError(f"{folder} was saved by another version; train it again.") from None
+        detector.classes_, detector.threshold_ = np.array([0, 1]), 0.0
         detector.network_.eval()
         return detector
 
 
+def is_usable(device: str) -> bool:
+    """Tell whether torch knows a device and can put something on it."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        return False
+    return True
+
+
+def find_device(name: str) -> torch.device:
+    """Return torch's device of that name; raise `InputError` where it cannot be used."""
+    if not is_usable(name):
+        raise InputError(f"The torch device {name!r} is not there; take cpu, or one that is.")
+    return torch.device(name)
+
+
 def suggest_n_experts(X: np.ndarray) -> int:
-    """Choose 4 to 8 experts from the complexity of the rows `X`, float (n, d).
+    """Choose 4 or 8 experts from the complexity of the rows `X`, float (n, d).
 
     Complexity is the participation ratio of the correlation matrix's eigenvalues, the effective
     number of independent columns; an expert is given for each of them.

@@ -145,9 +145,16 @@ def query(session: Any, X: np.ndarray, path: str) -> np.ndarray:
             f" {X.shape[1]}; export a model with one input for these rows."
         )
     dtype = np.float64 if "double" in entrance.type else np.float32
-    answers = session.run(None, {entrance.name: X.astype(dtype)})[-1]
-    if isinstance(answers, list):
-        answers = [[row[0], row[1]] for row in answers]
+    try:
+        answers = session.run(None, {entrance.name: X.astype(dtype)})[-1]
+    except Exception as error:  # onnxruntime raises exceptions of its own, one for each cause
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path} cannot be run on {len(X)} rows of numbers ({reason}); export it for any number"
+            " of rows."
+        ) from error
+    if isinstance(answers, list):  # of probabilities by label, in the labels' order
+        answers = [list(row.values()) for row in answers]
     answers = np.asarray(answers, dtype=np.float64)
     if answers.size == len(X):
         return answers.reshape(len(X))

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from common.files import read_json, write_json
+from common.files import read_json, reading_saved, write_json
 from common.weights import load_weights, save_weights
 from detectors.base import Detector
 
@@ -45,10 +45,12 @@ class RefittedDetector(Detector):
     @classmethod
     def load(cls, folder: Path | str) -> Self:
         """Fit again on the rows that `save` wrote, with the same settings and seed."""
-        detector = cls(**read_json(Path(folder) / "settings.json"))
+        settings = read_json(Path(folder) / "settings.json")
         rows = load_weights(Path(folder) / "rows.safetensors")
-        names = ("X", "y", "weight", "synthetic")
-        return detector.fit(*(rows[name].numpy() for name in names))
+        with reading_saved(folder):
+            detector = cls(**settings)
+            arrays = [rows[name].numpy() for name in ("X", "y", "weight", "synthetic")]
+        return detector.fit(*arrays)
 
 
 def probability_log_odds(probability: np.ndarray) -> np.ndarray:

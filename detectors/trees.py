@@ -15,9 +15,9 @@ from detectors.refitted import RefittedDetector, probability_log_odds
 class TreesDetector(RefittedDetector):
     """A classifier of rows, of which only the probability is used.
 
-    Where there are synthetic rows, a second one learns from all rows, and the log-odds are the mean
-    of both, weighted 1 and the root of the trust in synthetic rows (`Memory.fit`): a few real
-    anomalies keep their say among thousands of synthetic ones.
+    Where there are synthetic rows and they are trusted, a second one learns from all rows, and the
+    log-odds are the mean of both, weighted 1 and the root of the trust in synthetic rows
+    (`Memory.fit`): a few real anomalies keep their say among thousands of synthetic ones.
     """
 
     random_state: int

@@ -165,6 +165,7 @@ def make_core(
     *,
     run: str | None = None,
     data: str = "digits",
+    label_column: str = "label",
     protocol: str = "unseen",
     detector: str = "mamba-moe",
     generator: str = "cvae",
@@ -180,6 +181,7 @@ def make_core(
         scenario: what to play on; takes precedence over everything that says how to get one.
         run: folder of a run written by `train.py`: its rows, generator and hardened detector.
         data: source of the rows, as in `data.load`.
+        label_column: column of a file's labels, likewise.
         protocol: which training rows are seen, one of `data.PROTOCOLS`.
         detector: id of the detector backend to fit and attack.
         generator: id of the generator to fit.
@@ -196,5 +198,5 @@ def make_core(
     if scenario is None and run is not None:
         scenario = load_scenario(run)
     elif scenario is None:
-        scenario = build_scenario(data, protocol, detector, generator, seed)
+        scenario = build_scenario(data, label_column, protocol, detector, generator, seed)
     return LatentCore(scenario, n_lanes, horizon, step_size, RewardWeights(**weights))

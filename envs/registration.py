@@ -71,7 +71,7 @@ def find_env(id: str) -> tuple[str, str]:
         import_module(module, id)
     register_envs()
     ours = {key: spec for key, spec in gym.registry.items() if spec.entry_point == ENTRY_POINT}
-    family = re.fullmatch(r"(\w+)[:.](.+)", backend)
+    family = re.fullmatch(r"(\w+)[:.](.+)", backend) if name.endswith("-v0") else None
     if name not in ours and family and family[1] in detectors.registry.families:
         member = f"{family[1]}:{family[2]}"
         detectors.registry.load(member)

@@ -57,20 +57,41 @@ class Scenario:
         return cls(X, y, generator, detector, gate, np.empty((0, X.shape[1])))
 
 
-@lru_cache(maxsize=8)
+def modified(path: str | Path) -> float:
+    """Return when a file was last modified; 0 where `path` is none."""
+    return Path(path).stat().st_mtime if Path(path).is_file() else 0.0
+
+
 def build_scenario(
-    source: str, protocol: str, detector: str, generator: str, seed: int
+    source: str, label_column: str, protocol: str, detector: str, generator: str, seed: int
 ) -> Scenario:
     """Load and split a table and pretrain generator and detector on its training half.
 
+    The scenario is kept for the next call while the file of the rows stays as it is.
+
     Args:
         source: what `data.load` takes.
+        label_column: likewise.
         protocol: one of `data.PROTOCOLS`.
         detector: id of a detector backend.
         generator: id of a generator.
         seed: seed of the split and of both fits.
     """
-    split = data.split(data.load(source), protocol, seed)
+    version = modified(source)
+    return _build(source, label_column, protocol, detector, generator, seed, version)
+
+
+@lru_cache(maxsize=8)
+def _build(
+    source: str,
+    label_column: str,
+    protocol: str,
+    detector: str,
+    generator: str,
+    seed: int,
+    version: float,
+) -> Scenario:
+    split = data.split(data.load(source, label_column), protocol, seed)
     rng = np.random.default_rng(seed)
     fitted_generator = generators.make(generator, random_state=draw_seed(rng))
     fitted_generator.fit(split.X_train, split.y_train)
@@ -81,14 +102,19 @@ def build_scenario(
     )
 
 
-@lru_cache(maxsize=8)
 def load_scenario(run: str) -> Scenario:
     """Load the scenario of a run folder written by `train.py`, its bank included.
+
+    It is kept for the next call while the run's config stays as it is.
 
     Raises:
         InputError: a file is missing or broken, or another version wrote it.
     """
-    folder = Path(run)
+    return _load(Path(run), modified(Path(run) / "config.json"))
+
+
+@lru_cache(maxsize=8)
+def _load(folder: Path, version: float) -> Scenario:
     config = read_json(folder / "config.json")
     rows = load_weights(folder / "rows.safetensors")
     if "references" not in rows:

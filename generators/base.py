@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.files import read_json, write_json
+from common.files import read_json, reading_saved, write_json
 from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
 
@@ -85,8 +85,10 @@ class Generator(nn.Module, ABC):
     def load(cls, folder: Path | str) -> Self:
         """Read what `save` wrote; raise `InputError` where it is missing or broken."""
         settings = read_json(Path(folder) / "settings.json")
-        n_features = settings.pop("n_features")
-        generator = cls(**settings)
-        generator.build(n_features)
-        generator.load_state_dict(load_weights(Path(folder) / "weights.safetensors"))
+        weights = load_weights(Path(folder) / "weights.safetensors")
+        with reading_saved(folder):
+            n_features = settings.pop("n_features")
+            generator = cls(**settings)
+            generator.build(n_features)
+            generator.load_state_dict(weights)
         return generator.eval()

@@ -257,3 +257,9 @@ def test_a_run_of_another_version_is_refused_in_one_sentence(tmp_path):
     save_weights(tmp_path / "rows.safetensors", {"bank": torch.zeros(1, 2)})
     with pytest.raises(InputError, match=r"another version; train it again"):
         load_scenario(str(tmp_path))
+
+
+def test_an_algorithm_that_needs_discrete_actions_is_refused(scenario):
+    env = SB3VecEnv(LatentAnomalyVectorEnv(2, scenario=scenario))
+    with pytest.raises(InputError, match="does not fit the env"):
+        make_agent("stable_baselines3:DQN", env, seed=0)

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from conftest import blobs
 
+from train import free
+
 ROOT = Path(__file__).parent.parent
 QUICK = ["--rounds", "1", "--timesteps", "512", "--n-lanes", "16", "--n-background", "100"]
 
@@ -124,6 +126,10 @@ def assert_one_sentence(done: subprocess.CompletedProcess, *words: str) -> None:
         (["--generator", "cvea"], ["did you mean cvae"]),
         (["--protocol", "unsen"], ["did you mean unseen"]),
         (["--timesteps", "0"], ["timesteps"]),
+        (["--seed", "-1"], ["seed is -1"]),
+        (["--plugin", "./mine.py"], ["./mine.py", "a module's name"]),
+        (["--algo", "agents.controls:Missing"], ["agents.controls:Missing"]),
+        (["--device", "abacus"], ["abacus", "cpu"]),
     ],
 )
 def test_bad_argument_is_one_sentence_and_writes_nothing(arguments, words, tmp_path):
@@ -149,6 +155,11 @@ def test_corrupt_or_missing_run_is_one_sentence(run, tmp_path):
             assert_one_sentence(command("evaluate.py", "--run", run), Path(name).name)
         finally:
             (run / name).write_bytes(whole)
+
+
+def test_bad_arguments_of_an_attack_are_one_sentence(tmp_path):
+    assert_one_sentence(command("evaluate.py", "--episodes", "0"), "episodes is 0")
+    assert_one_sentence(command("evaluate.py", "--json", tmp_path), "--json")
 
 
 def test_unknown_env_is_one_sentence():
@@ -210,3 +221,10 @@ def test_plugin_module_is_imported_first(csv, tmp_path, monkeypatch):
     done = command("evaluate.py", "--runs", tmp_path / "r", "--episodes", 8)
     assert_one_sentence(done, "mine")
     assert_one_sentence(command("train.py", "--plugin", "no_such_module"), "no_such_module")
+
+
+def test_runs_that_end_in_the_same_second_are_both_kept(tmp_path):
+    assert free(tmp_path / "run") == tmp_path / "run"
+    for name in ("run", "run-2"):
+        (tmp_path / name).mkdir()
+    assert free(tmp_path / "run") == tmp_path / "run-3"

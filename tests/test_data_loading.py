@@ -467,3 +467,8 @@ def test_published_set_is_read_from_a_filled_cache(
     assert table.X.shape == shape
     assert table.y.sum() == n_anomalies
     assert downloads.addresses == []
+
+
+def test_a_row_index_is_no_feature(tmp_path):
+    frame().to_csv(tmp_path / "rows.csv")
+    assert "index=False" in refusal(tmp_path / "rows.csv")

@@ -284,6 +284,22 @@ def test_synthetic_rows_do_not_outvote_the_labelled_ones(rows):
     assert after > before - 0.02
 
 
+@pytest.mark.parametrize("id", BACKENDS)
+def test_settings_that_this_version_does_not_know_are_refused_in_one_sentence(fitted, id, tmp_path):
+    fitted[id].save(tmp_path)
+    write_json(tmp_path / "settings.json", {"params": {"width": 3}, "width": 3})
+    with pytest.raises(InputError, match="another version; train it again"):
+        detectors.load(id, tmp_path)
+
+
+def test_model_of_a_device_that_is_not_there_is_loaded_on_the_cpu(fitted, tmp_path):
+    fitted["mamba-moe"].save(tmp_path)
+    settings = read_json(tmp_path / "settings.json")
+    settings["params"]["device"] = "abacus"
+    write_json(tmp_path / "settings.json", settings)
+    assert detectors.load("mamba-moe", tmp_path).device == "cpu"
+
+
 def test_flagship_calls_at_most_one_training_normal_in_ten_an_anomaly(rows):
     """Fewer than one, for the threshold is set where no row is measured against itself."""
     X, y = rows

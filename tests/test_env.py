@@ -1,5 +1,6 @@
 """`LatentAnomaly-v0` and its siblings, as Gymnasium and Stable-Baselines3 see them."""
 
+import os
 import pickle
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -7,6 +8,7 @@ from multiprocessing import get_context
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env, data_equivalence
@@ -17,6 +19,7 @@ from common.errors import InputError
 from envs import FLAGSHIP, env_id
 from envs.latent_anomaly import LatentAnomalyEnv
 from envs.registration import find_env
+from generators.cvae import ConditionalVAE
 
 DATA = {"data": "wine", "protocol": "full"}
 IDS = [FLAGSHIP, *(env_id(name) for name in detectors.ids())]
@@ -125,6 +128,29 @@ def test_found_rows_are_no_longer_novel(scenario):
     assert info["novelty"] == 1
     env.core.remember(info["sample"][None])
     assert env.step(np.zeros(3, np.float32))[4]["novelty"] < 0.05
+
+
+def test_a_new_generator_draws_the_candidates_at_once(scenario):
+    """A step of no length changes nothing, so that it earns nothing."""
+    core = LatentAnomalyEnv(scenario=scenario).core
+    X, y = scenario.X, scenario.y
+    core.replace_generator(ConditionalVAE(latent_dim=3, steps=20, random_state=1).fit(X, y))
+    before = core.samples.copy()
+    outcome = core.step(np.zeros((1, core.latent_dim)))
+    np.testing.assert_allclose(outcome.samples, before, rtol=1e-5)
+    assert float(outcome.terms["feasibility"]) == pytest.approx(0, abs=1e-4)
+
+
+def test_rows_of_a_file_that_changed_are_read_again(tmp_path):
+    settings = {"label_column": "fraud", "protocol": "full", "detector": "forest"}
+    path = tmp_path / "rows.csv"
+    for n in (50, 100):
+        X = np.random.default_rng(n).standard_normal((n, 2))
+        frame = pd.DataFrame(X, columns=["a", "b"]).assign(fraud=np.arange(n) < 10)
+        frame.to_csv(path, index=False)
+        os.utime(path, (n, n))
+        core = LatentAnomalyEnv(data=str(path), **settings).core
+        assert len(core.scenario.X) == 0.4 * n
 
 
 def test_row_option_starts_at_that_row_without_noise(scenario):

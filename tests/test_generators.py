@@ -175,6 +175,12 @@ def test_gate_radius_is_the_95th_percentile_of_the_normals_own_distances(rows):
     assert gate.radius == pytest.approx(np.percentile(apart.min(axis=1), 95), rel=1e-4)
 
 
+def test_gate_does_not_mistake_repeated_rows_for_near_ones(rows):
+    X, y = rows
+    once, twice = make_gate(X, y), make_gate(np.concatenate([X, X]), np.concatenate([y, y]))
+    assert twice.radius == pytest.approx(once.radius, rel=0.05)
+
+
 def test_gate_cost_is_bounded(rows):
     X = np.random.default_rng(0).standard_normal((5000, 2))
     gate = make_gate(X, np.zeros(5000, int))

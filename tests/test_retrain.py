@@ -104,6 +104,12 @@ def test_wrapper_retrains_at_the_episodes_end_and_restores_on_a_seeded_reset(sce
     np.testing.assert_array_equal(scenario.detector.decision_function(scenario.X), original)
 
 
+def test_wrapper_counts_the_episodes_that_succeed(scenario):
+    env = DetectorRetrainWrapper(LatentAnomalyEnv(scenario=scenario), retrain_every=3)
+    play(env, 0, lambda: len(env.core.bank) > 0)
+    assert len(env.core.bank) == 3
+
+
 def test_vector_wrapper_retrains_once_per_batch_of_finds(scenario):
     env = VectorDetectorRetrainWrapper(
         LatentAnomalyVectorEnv(16, scenario=scenario), retrain_every=5, top_l=4

@@ -6,6 +6,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 
+import detectors
 from common.errors import InputError
 from swift_hydra import SwiftHydra
 
@@ -75,3 +76,11 @@ def test_bad_input_is_refused(rows):
         SwiftHydra(detector="mamba-mo").fit(X, y)
     with pytest.raises(NotFittedError):
         SwiftHydra().decision_function(X)
+
+
+@pytest.mark.parametrize("contamination", [0, 10, -0.1])
+def test_contamination_out_of_range_is_refused_before_hardening(rows, contamination):
+    with pytest.raises(InputError, match="contamination is"):
+        SwiftHydra(contamination=contamination).fit(*rows)
+    with pytest.raises(InputError, match="contamination is"):
+        detectors.make("mamba-moe", contamination=contamination).fit(*rows)

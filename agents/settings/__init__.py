@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from common.errors import InputError
+from common.errors import InputError, check_at_least
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,7 @@ class HardeningSettings:
 
     def check(self) -> None:
         """Raise `InputError` where a number is out of range."""
-        least = {"rounds": 0, "timesteps": 1, "top_l": 1, "n_background": 0, "n_lanes": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise InputError(f"{name} is {getattr(self, name)}; give at least {low}.")
+        check_at_least(self, rounds=0, timesteps=1, top_l=1, n_background=0, n_lanes=1)
         if not 0 <= self.synthetic_weight < 1:
             raise InputError(
                 f"synthetic_weight is {self.synthetic_weight}; give at least 0 and less than 1."
