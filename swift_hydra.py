@@ -81,7 +81,7 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             InputError: an unknown detector, generator or agent, or a setting out of range.
         """
         X, y = validate_data(self, X, y, dtype=np.float64, force_writeable=True)
-        classes, labels = encode_labels(y)
+        self.classes_, labels = encode_labels(y)
         if self.contamination is not None:
             check_contamination(self.contamination)
         settings = HardeningSettings(
@@ -93,7 +93,6 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             synthetic_weight=self.synthetic_weight,
         )
         hardened = harden(X, labels, settings, self.random_state, self.progress)
-        self.classes_ = classes
         self.detector_, self.unhardened_ = hardened.scenario.detector, hardened.unhardened
         self.bank_, self.history_ = hardened.scenario.bank, hardened.history
         self.decision_scores_ = self.detector_.decision_function(X)

@@ -66,7 +66,6 @@ def harden(
         on_round: called with each round's record.
     """
     settings.check()
-    detectors.registry.spec(settings.detector)
     load_attribute(find_algorithm(settings.algo)[0])
     rng = np.random.default_rng(seed)
     generator = generators.make(settings.generator, random_state=draw_seed(rng), progress=progress)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from common.errors import InputError, run_command
+from common.errors import check_at_least, run_command
 from common.files import replacing
 from common.registry import check_names
 
@@ -97,8 +97,7 @@ class SpeedSettings:
         """Return the cases to measure; raise `InputError` where a name or number is none."""
         check_names("part", self.parts, PARTS)
         check_names("case", self.cases, [case.name for case in CASES])
-        if self.rounds < 1:
-            raise InputError(f"rounds is {self.rounds}; give at least 1.")
+        check_at_least(self, rounds=1)
         return [
             case
             for case in CASES

@@ -5,8 +5,6 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from threadpoolctl import threadpool_limits
-
 
 class InputError(ValueError):
     """Bad input: one sentence that names the culprit and the way out."""
@@ -27,6 +25,8 @@ def run_command(main: Callable[[], None]) -> None:
     many times as long.
     """
     if "OMP_NUM_THREADS" not in os.environ:
+        from threadpoolctl import threadpool_limits
+
         os.environ["OMP_NUM_THREADS"] = "1"
         threadpool_limits(1)  # of what is loaded already
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"

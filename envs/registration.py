@@ -1,13 +1,11 @@
 """Registers the env ids with Gymnasium: the flagship's, and one for every detector backend."""
 
-import importlib
 import re
 
 import gymnasium as gym
 
 import detectors
-from common.errors import InputError
-from common.registry import unknown
+from common.registry import load_plugins, unknown
 
 MAX_EPISODE_STEPS = 8
 FLAGSHIP = "LatentAnomaly-v0"
@@ -68,7 +66,7 @@ def find_env(id: str) -> tuple[str, str]:
     """
     module, name, backend = parse(id)
     if module:
-        import_module(module, id)
+        load_plugins([module])
     register_envs()
     ours = {key: spec for key, spec in gym.registry.items() if spec.entry_point == ENTRY_POINT}
     family = re.fullmatch(r"(\w+)[:.](.+)", backend) if name.endswith("-v0") else None
@@ -88,11 +86,3 @@ def parse(id: str) -> tuple[str, str, str]:
         module, _, name = id.rpartition(":")
         return module, name, ""
     return match["module"] or "", match["name"], match["backend"] or ""
-
-
-def import_module(module: str, id: str) -> None:
-    """Import the module of `module:id`; raise `InputError` where it does not import."""
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"Cannot import {module!r} for --env-id {id} ({error}).") from error

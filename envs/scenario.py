@@ -10,8 +10,7 @@ import numpy as np
 import data
 import detectors
 import generators
-from common.errors import InputError
-from common.files import read_json
+from common.files import read_json, reading_saved
 from common.randomness import draw_seed
 from common.scaling import RowScaler
 from common.weights import load_weights
@@ -117,15 +116,14 @@ def load_scenario(run: str) -> Scenario:
 def _load(folder: Path, version: float) -> Scenario:
     config = read_json(folder / "config.json")
     rows = load_weights(folder / "rows.safetensors")
-    if "references" not in rows:
-        raise InputError(f"{folder} was written by another version; train it again.")
-    X = rows["X_train"].numpy()
+    with reading_saved(folder):
+        X, references = rows["X_train"].numpy(), rows["references"]
     return Scenario(
         X,
         rows["y_train"].numpy(),
         generators.registry.load(config["generator"]).load(folder / "generator"),
         detectors.load(config["detector"], folder / "detector"),
-        FeasibilityGate(RowScaler(X.shape[1]).fit(X)).refer_to(rows["references"]),
+        FeasibilityGate(RowScaler(X.shape[1]).fit(X)).refer_to(references),
         rows["bank"].numpy(),
         config["synthetic_weight"],
     )
