@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from detectors.mixture import (
     HARDENED,
     HARDENED_TREES,
-    PLAIN_TREES,
     REAL,
     REAL_TREES,
     Mixture,
@@ -35,8 +34,7 @@ class DenseMixture(nn.Module):
         trees = self.trees(torch.cat([scaled, measures], dim=1))
         opinions = [
             mamba[REAL],
-            self.network.linear(scaled),
-            trees[PLAIN_TREES],
+            measures[:, 2],
             trees[REAL_TREES],
             measures[:, 0],
             mamba[HARDENED],

@@ -15,16 +15,17 @@ from common.randomness import torch_seed
 from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
 from detectors.base import Detector, check_contamination, real_weights
-from detectors.mixture import HARDENED_TREES, PLAIN_TREES, REAL_TREES, Mixture, Sizes
+from detectors.mixture import HARDENED_TREES, REAL_TREES, Mixture, Sizes
 
 BATCH = 128
 SCORING_BATCH = 16_384  # rows, so that memory stays bounded
 WEIGHT_DECAY = 1.0
 MIN_EXPERTS, MAX_EXPERTS = 4, 8
+FITTED = ("n_experts_", "n_features_in_", "n_normals_", "n_known_")
 
 
 class TrainingRows(NamedTuple):
-    """Scaled rows, float32 (n, d), and the memory's measures of them, float32 (n, 2).
+    """Scaled rows, float32 (n, d), and what remembered rows say of them, float32 (n, 3).
 
     With them go labels, weights, and which rows are synthetic, each (n,).
     """
@@ -37,7 +38,7 @@ class TrainingRows(NamedTuple):
 
     @property
     def columns(self) -> Tensor:
-        """What the trees see, float32 (n, d + 2)."""
+        """What the trees see, float32 (n, d + 3)."""
         return torch.cat([self.scaled, self.measures], dim=1)
 
     def real(self) -> "TrainingRows":
@@ -57,7 +58,7 @@ class MambaMoEDetector(Detector):
         depth: Mamba-2 blocks in an expert.
         n_tokens: length of the token sequence.
         n_bins: piecewise-linear bins a column.
-        n_trees: boosted trees on real rows, in each of two ensembles.
+        n_trees: boosted trees on real rows.
         n_hardened_trees: boosted trees on real and synthetic rows.
         steps: AdamW steps of the Mamba experts.
         learning_rate: AdamW's peak learning rate.
@@ -104,11 +105,11 @@ class MambaMoEDetector(Detector):
     def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
         self._check_settings()
         self.n_experts_ = self.n_experts or suggest_n_experts(X[~synthetic])
-        self.n_normals_ = int((y == 0).sum())
+        self.n_normals_, self.n_known_ = int((y == 0).sum()), int(y[~synthetic].sum())
         with torch_seed(self.random_state) as generator:
             network = self.network_ = self._build().train()
             scaled = network.encoding.fit(X[~synthetic]).scaler(X)
-            measures = self._fit_memory(scaled, y, synthetic)
+            measures = self._fit_remembered(scaled, y, synthetic)
             rows = TrainingRows(scaled, measures, y, weight, synthetic)
             if not (network.memory.trust and weight[synthetic].any()):
                 rows = rows.real()
@@ -136,24 +137,25 @@ class MambaMoEDetector(Detector):
             self.n_trees,
             self.n_hardened_trees,
             self.n_normals_,
+            self.n_known_,
         )
         return self.network_type(sizes, device).to(device)
 
-    def _fit_memory(self, scaled: Tensor, y: np.ndarray, synthetic: np.ndarray) -> Tensor:
-        """Remember normal rows; return the measures of all rows, float32 (n, 2)."""
+    def _fit_remembered(self, scaled: Tensor, y: np.ndarray, synthetic: np.ndarray) -> Tensor:
+        """Remember rows; return what they say of all rows but themselves, float32 (n, 3)."""
         normal, known = y == 0, (y == 1) & ~synthetic
-        memory, choice = self.network_.memory, torch.Generator().manual_seed(self.random_state)
-        of_normals = memory.fit(scaled[normal], scaled[known], choice)
-        measures = memory(scaled)
-        measures[normal] = of_normals
+        network, choice = self.network_, torch.Generator().manual_seed(self.random_state)
+        of_normals = network.memory.fit(scaled[normal], scaled[known], choice)
+        likeness = network.neighbours.fit(scaled[normal], scaled[known], choice)
+        measures = network.compare(scaled)
+        measures[normal, :2] = of_normals
+        measures[normal, 2], measures[known, 2] = likeness
         return measures
 
     def _fit_others(self, rows: TrainingRows) -> None:
-        """Fit the linear expert and the trees, and weigh all opinions."""
+        """Fit the trees, and weigh all opinions."""
         network, real = self.network_, rows.real()
-        network.linear.fit(real.scaled, real.y, real.weight)
         fit_trees = partial(network.trees.fit, seed=self.random_state)
-        fit_trees(PLAIN_TREES, real.scaled, real.y, real.weight)
         fit_trees(REAL_TREES, real.columns, real.y, real.weight)
         hardened = bool(rows.synthetic.any())
         if hardened:
@@ -196,8 +198,7 @@ class MambaMoEDetector(Detector):
 
     def save(self, folder: Path | str) -> None:
         """Write `settings.json` and `weights.safetensors`."""
-        names = ("n_experts_", "n_features_in_", "n_normals_")
-        fitted = {name: getattr(self, name) for name in names}
+        fitted = {name: getattr(self, name) for name in FITTED}
         write_json(Path(folder) / "settings.json", {"params": self.get_params(), "fitted": fitted})
         save_weights(Path(folder) / "weights.safetensors", self.network_.state_dict())
 
@@ -212,8 +213,8 @@ class MambaMoEDetector(Detector):
         weights = load_weights(Path(folder) / "weights.safetensors")
         with reading_saved(folder):
             detector = cls(**settings["params"])
-            for name, value in settings["fitted"].items():
-                setattr(detector, name, value)
+            for name in FITTED:
+                setattr(detector, name, settings["fitted"][name])
             if not is_usable(detector.device):
                 detector.device = "cpu"
             detector.network_ = detector._build()

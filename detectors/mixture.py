@@ -1,4 +1,4 @@
-"""The flagship's network: sparse Mamba-2 experts beside trees, a linear expert and a memory."""
+"""The flagship's network: sparse Mamba-2 experts beside neighbours, trees and a memory."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Self
@@ -7,20 +7,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detectors.linear_expert import LinearExpert
 from detectors.mamba_expert import N_HEADS, MambaExpert
-from detectors.memory import N_MEASURES, Memory
+from detectors.memory import Memory
+from detectors.neighbour_expert import NeighbourExpert
 from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.router import NoisyTopKRouter, by_expert
 from detectors.stacked import StackedExperts
 from detectors.tree_expert import TreeExperts
 
 REAL, HARDENED = range(N_HEADS)
-PLAIN_TREES, REAL_TREES, HARDENED_TREES = range(3)
-N_UNHARDENED = 5
+REAL_TREES, HARDENED_TREES = range(2)
+N_UNHARDENED = 4
 # of the opinions below, in their order: a constant, and what the memory's trust is multiplied by
-WEIGHTS = (0.5, 0.5, 1.0, 1.0, 0.5, 0.0, 0.0)
-TRUST_WEIGHTS = (0.0, 0.0, 0.0, 0.0, 4.0, 1.0, 2.0)
+WEIGHTS = (0.5, 4.0, 0.25, 0.0, 0.0, 0.0)
+TRUST_WEIGHTS = (0.0, 0.0, 0.0, 4.0, 1.0, 4.0)
+N_MEASURES = 3
 BLOCK = 1024  # rows; what is between two layers then fits into a core's cache
 
 
@@ -37,17 +38,18 @@ class Sizes(NamedTuple):
     n_trees: int
     n_hardened_trees: int
     n_normals: int
+    n_known: int
 
 
 class Mixture(nn.Module):
     """Preprocessing, router and sparse Mamba experts, beside experts that see every row.
 
-    Seven opinions are formed of a row. Five are there before hardening: of the Mamba experts, of a
-    linear expert, of boosted trees without and with the memory's measures among their columns, all
-    of these on known anomalies against the rest, and of a memory of normal rows. Two come with it:
-    of a second head of the Mamba experts and of further trees, both trained on known and synthetic
-    anomalies together. Real anomalies, few as they may be, thus keep their say among thousands of
-    synthetic ones, and members err differently. That a measure of novelty helps as a column of a
+    Six opinions are formed of a row. Four are there before hardening: of the Mamba experts, of a
+    neighbour expert and of boosted trees, all of these on known anomalies against the rest, and of
+    a memory of normal rows. Two come with it: of a second head of the Mamba experts and of further
+    trees, both trained on known and synthetic anomalies together. Real anomalies, few as they may
+    be, thus keep their say among thousands of synthetic ones, and members err differently. The
+    memory's measures are columns of the Mamba experts and of the trees: that novelty helps a
     supervised model is XGBOD's finding (Zhao & Hryniewicki 2018).
     """
 
@@ -68,8 +70,8 @@ class Mixture(nn.Module):
         self.experts = nn.ModuleList(
             MambaExpert(sizes.d_model, sizes.depth, device) for _ in range(sizes.n_experts)
         )
-        self.linear = LinearExpert(sizes.n_features)
-        self.trees = TreeExperts(sizes.n_trees, sizes.n_trees, sizes.n_hardened_trees)
+        self.neighbours = NeighbourExpert(sizes.n_normals, sizes.n_known, sizes.n_features)
+        self.trees = TreeExperts(sizes.n_trees, sizes.n_hardened_trees)
         self.register_buffer("center", torch.zeros(len(WEIGHTS)))
         self.register_buffer("spread", torch.ones(len(WEIGHTS)))
         self.register_buffer("weight", torch.tensor(WEIGHTS))
@@ -85,20 +87,28 @@ class Mixture(nn.Module):
         return self.combine(self.opinions(*in_blocks(self.measure, X)))
 
     def measure(self, X: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale rows, (n, d), and return them with the memory's measures of them, (n, 2)."""
+        """Scale rows, (n, d), and compare them with remembered ones; see `compare`."""
         scaled = self.encoding.scaler(X)
-        return scaled, self.memory(scaled)
+        return scaled, self.compare(scaled)
+
+    def compare(self, scaled: Tensor) -> Tensor:
+        """Return what remembered rows say of scaled rows, (n, d).
+
+        Returns:
+            float32 (n, 3): the memory's two measures, and the neighbour expert's opinion.
+        """
+        return torch.cat([self.memory(scaled), self.neighbours(scaled)[:, None]], dim=1)
 
     def opinions(self, scaled: Tensor, measures: Tensor) -> Tensor:
-        """Return every member's logit, float32 (n, 7).
+        """Return every member's logit, float32 (n, 6).
 
         Args:
             scaled: scaled rows, float32 (n, d).
-            measures: the memory's measures of them, float32 (n, 2).
+            measures: what remembered rows say of them, float32 (n, 3).
         """
         *routing, others = in_blocks(self.consider, scaled, measures)
         mamba = self.mamba(*routing)
-        return torch.cat([mamba[:, :1], others[:, :4], mamba[:, 1:], others[:, 4:]], dim=1)
+        return torch.cat([mamba[:, :1], others[:, :3], mamba[:, 1:], others[:, 3:]], dim=1)
 
     def mamba(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
         """Return the gated sum of the Mamba experts' logits, (n, 2); arguments as in `route`."""
@@ -106,19 +116,19 @@ class Mixture(nn.Module):
         return self.stacked.score(tokens, gates, chosen)
 
     def consider(self, scaled: Tensor, measures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Look at scaled rows, (n, d), with the memory's measures of them, (n, 2).
+        """Look at scaled rows, (n, d), and what remembered rows say of them, (n, 3).
 
         Returns:
-            what `mamba` takes; the other five members' logits, (n, 5).
+            what `mamba` takes; the other four members' logits, (n, 4).
         """
         trees = self.trees(torch.cat([scaled, measures], dim=1))
-        opinions = self.linear(scaled)[:, None], trees[:, :2], measures[:, :1], trees[:, 2:]
+        opinions = measures[:, 2:], trees[:, :1], measures[:, :1], trees[:, 1:]
         encoded = self.encoding(scaled, measures)
         routing = self.router.choose(self.router.gate(encoded))
         return self.tokenizer(encoded), *routing, torch.cat(opinions, dim=1)
 
     def combine(self, opinions: Tensor) -> Tensor:
-        """Return the log-odds of anomaly, (n,), from opinions, (n, 7).
+        """Return the log-odds of anomaly, (n,), from opinions, (n, 6).
 
         An opinion is standardised by the training rows labelled 0, so that all speak in one unit,
         and says `normal` with the logistic probability that is 1/2 at one deviation. A row is
@@ -136,7 +146,7 @@ class Mixture(nn.Module):
 
         Args:
             scaled: scaled rows, float32 (n, d).
-            measures: the memory's measures of them, none being measured against itself.
+            measures: what remembered rows say of them, none being measured against itself.
             contamination: share of them that shall score above 0.
         """
         opinions = self.opinions(scaled, measures)

@@ -21,6 +21,7 @@ from common.randomness import torch_seed
 from detectors.base import balanced_weights
 from detectors.mamba_moe import MambaMoEDetector, suggest_n_experts
 from detectors.memory import Memory
+from detectors.neighbour_expert import NeighbourExpert
 from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.replay import replay_set
 from detectors.router import NoisyTopKRouter
@@ -206,7 +207,7 @@ def test_every_parameter_of_the_flagship_learns(rows):
     network, generator = detector.network_.train(), torch.Generator().manual_seed(0)
     network.zero_grad()
     scaled = [network.encoding.scaler(part) for part in (X[:30], X[-30:], bank[:30])]
-    batches = [network.encoding(part, network.memory(part)) for part in scaled]
+    batches = [network.encoding(part, network.compare(part)) for part in scaled]
     network.loss(batches, 0.5, generator).backward()
     still = [
         name
@@ -292,6 +293,15 @@ def test_settings_that_this_version_does_not_know_are_refused_in_one_sentence(fi
         detectors.load(id, tmp_path)
 
 
+def test_flagship_of_a_version_that_counted_less_is_refused_in_one_sentence(fitted, tmp_path):
+    fitted["mamba-moe"].save(tmp_path)
+    settings = read_json(tmp_path / "settings.json")
+    del settings["fitted"]["n_known_"]
+    write_json(tmp_path / "settings.json", settings)
+    with pytest.raises(InputError, match="another version; train it again"):
+        detectors.load("mamba-moe", tmp_path)
+
+
 def test_model_of_a_device_that_is_not_there_is_loaded_on_the_cpu(fitted, tmp_path):
     fitted["mamba-moe"].save(tmp_path)
     settings = read_json(tmp_path / "settings.json")
@@ -339,6 +349,33 @@ def test_memory_does_not_measure_a_row_against_itself(n):
     seen_again = memory(normals)
     assert (seen_again <= measures + 1e-4).all()
     assert (seen_again < measures - 1e-4).any()
+
+
+def test_neighbours_learn_from_five_anomalies_that_break_a_correlation():
+    with torch_seed(0) as generator:
+        common = torch.randn(700, 1, generator=generator)
+        normals = common + 0.1 * torch.randn(700, 4, generator=generator)
+        anomalies = torch.randn(105, 4, generator=generator)
+        expert = NeighbourExpert(400, 5, 4)
+        expert.fit(normals[:400], anomalies[:5], generator)
+    label = np.repeat([0, 1], [300, 100])
+    opinions = expert(torch.cat([normals[400:], anomalies[5:]]))
+    assert roc_auc_score(label, opinions.numpy()) > 0.9
+
+
+@pytest.mark.parametrize("n_known", [1, 2, 5, 40, 700])
+def test_neighbours_do_not_count_a_row_as_its_own(n_known):
+    with torch_seed(0) as generator:
+        normals = torch.randn(600, 3, generator=generator)
+        known = torch.randn(n_known, 3, generator=generator) + 2
+        expert = NeighbourExpert(600, n_known, 3)
+        of_normals, of_known = expert.fit(normals, known, generator)
+    assert of_normals.isfinite().all()
+    assert of_known.isfinite().all()
+    assert (of_normals >= expert(normals) - 1e-4).all()
+    assert (of_normals > expert(normals) + 1e-4).any()
+    assert (of_known <= expert(known) + 1e-4).all()
+    assert n_known == 1 or (of_known < expert(known) - 1e-4).any()
 
 
 @given(

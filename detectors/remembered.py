@@ -1,0 +1,67 @@
+"""Rows that a detector remembers, in groups, and how far other rows are from them."""
+
+import torch
+from scipy.stats import ks_2samp
+from torch import Tensor, nn
+
+CAPACITY = 512  # rows that are remembered at most
+GROUPS = 16
+FLOOR = 1e-2  # of the mean squared difference of a column; keeps the logarithm above rounding
+
+
+class RememberedRows(nn.Module):
+    """A random choice of rows, parted into groups of two or more.
+
+    The logarithm of the distance to the nearest row of a group is averaged over the groups. An
+    ensemble of nearest neighbours in small samples (Sugiyama & Borgwardt 2013; iNNE, Bandaragoda et
+    al. 2018) is less misled by rows with a wrong label than the nearest neighbours of all rows, and
+    needs no sorting.
+    """
+
+    rows: Tensor
+
+    def __init__(self, n_rows: int, n_features: int) -> None:
+        super().__init__()
+        n_rows = min(CAPACITY, n_rows)
+        n_groups = max(1, min(GROUPS, n_rows // 2))
+        self.register_buffer("rows", torch.zeros(n_groups, -(-n_rows // n_groups), n_features))
+
+    def choose(self, n_rows: int, generator: torch.Generator) -> Tensor:
+        """Draw the numbers of rows to remember, int64 (m,); some come twice to fill the groups."""
+        places = torch.arange(self.rows.shape[:2].numel())
+        return torch.randperm(n_rows, generator=generator)[places % n_rows]
+
+    def remember(self, rows: Tensor) -> None:
+        """Hold `rows`, float32 (m, d)."""
+        self.rows.copy_(rows.view_as(self.rows))
+
+    def forward(self, rows: Tensor, own: Tensor | None = None) -> Tensor:
+        """Return the log-distances of `rows`, (n, d), to the nearest of each group, (n, groups).
+
+        The distance is the root of the mean squared difference. What a row adds to all its squared
+        distances is added to the least of each group only.
+
+        Args:
+            rows: float32 (n, d).
+            own: numbers of the remembered rows among `rows`, (m,); none is then measured against
+                itself, unless it is the only one.
+        """
+        remembered = self.rows.flatten(0, 1)
+        lengths = remembered.square().sum(dim=1, keepdim=True)
+        squared = torch.addmm(lengths, remembered, rows.T, alpha=-2)
+        if own is not None and self.rows.shape[1] > 1:
+            squared[torch.arange(len(own)), own] = torch.inf
+        nearest = squared.unflatten(0, self.rows.shape[:2]).amin(dim=1)
+        nearest = (nearest + rows.square().sum(dim=1)).clamp(min=0) / rows.shape[1]
+        return 0.5 * torch.log(nearest + FLOOR).T.contiguous()
+
+
+def column_contrast(normals: Tensor, known: Tensor) -> Tensor:
+    """Return how far known anomalies stand out in each column, float32 (d,), with mean 1.
+
+    This is the Kolmogorov-Smirnov statistic between normal rows, (n, d), and known anomalies,
+    (m, d), relative to its mean over the columns; 1 where they stand out in none.
+    """
+    pairs = zip(normals.cpu().numpy().T, known.cpu().numpy().T, strict=True)
+    statistic = torch.tensor([ks_2samp(*pair).statistic for pair in pairs]).float()
+    return statistic / statistic.mean() if statistic.any() else torch.ones_like(statistic)
