@@ -16,6 +16,7 @@ from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
 from detectors.base import Detector, check_contamination, real_weights
 from detectors.mixture import HARDENED_TREES, REAL_TREES, Mixture, Sizes
+from detectors.neighbour_expert import opinions_of_known
 
 BATCH = 128
 SCORING_BATCH = 16_384  # rows, so that memory stays bounded
@@ -105,11 +106,12 @@ class MambaMoEDetector(Detector):
     def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
         self._check_settings()
         self.n_experts_ = self.n_experts or suggest_n_experts(X[~synthetic])
-        self.n_normals_, self.n_known_ = int((y == 0).sum()), int(y[~synthetic].sum())
+        counts = ~synthetic & (weight > 0)
+        self.n_normals_, self.n_known_ = np.bincount(y[counts]).tolist()
         with torch_seed(self.random_state) as generator:
             network = self.network_ = self._build().train()
             scaled = network.encoding.fit(X[~synthetic]).scaler(X)
-            measures = self._fit_remembered(scaled, y, synthetic)
+            measures = self._fit_remembered(scaled, y, counts)
             rows = TrainingRows(scaled, measures, y, weight, synthetic)
             if not (network.memory.trust and weight[synthetic].any()):
                 rows = rows.real()
@@ -141,15 +143,18 @@ class MambaMoEDetector(Detector):
         )
         return self.network_type(sizes, device).to(device)
 
-    def _fit_remembered(self, scaled: Tensor, y: np.ndarray, synthetic: np.ndarray) -> Tensor:
-        """Remember rows; return what they say of all rows but themselves, float32 (n, 3)."""
-        normal, known = y == 0, (y == 1) & ~synthetic
+    def _fit_remembered(self, scaled: Tensor, y: np.ndarray, counts: np.ndarray) -> Tensor:
+        """Remember the real rows that count; return what they say of all rows, float32 (n, 3).
+
+        No row is measured against itself.
+        """
+        normal, known = (y == 0) & counts, (y == 1) & counts
         network, choice = self.network_, torch.Generator().manual_seed(self.random_state)
         of_normals = network.memory.fit(scaled[normal], scaled[known], choice)
         likeness = network.neighbours.fit(scaled[normal], scaled[known], choice)
         measures = network.compare(scaled)
-        measures[normal, :2] = of_normals
-        measures[normal, 2], measures[known, 2] = likeness
+        measures[normal] = torch.cat([of_normals, likeness[:, None]], dim=1)
+        measures[known, 2] = opinions_of_known(scaled[normal], scaled[known], choice)
         return measures
 
     def _fit_others(self, rows: TrainingRows) -> None:

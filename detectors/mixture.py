@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detectors.mamba_expert import N_HEADS, MambaExpert
-from detectors.memory import Memory
+from detectors.memory import N_MEASURES, Memory
 from detectors.neighbour_expert import NeighbourExpert
 from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.router import NoisyTopKRouter, by_expert
@@ -21,7 +21,6 @@ N_UNHARDENED = 4
 # of the opinions below, in their order: a constant, and what the memory's trust is multiplied by
 WEIGHTS = (0.5, 4.0, 0.25, 0.0, 0.0, 0.0)
 TRUST_WEIGHTS = (0.0, 0.0, 0.0, 4.0, 1.0, 4.0)
-N_MEASURES = 3
 BLOCK = 1024  # rows; what is between two layers then fits into a core's cache
 
 
@@ -48,9 +47,9 @@ class Mixture(nn.Module):
     neighbour expert and of boosted trees, all of these on known anomalies against the rest, and of
     a memory of normal rows. Two come with it: of a second head of the Mamba experts and of further
     trees, both trained on known and synthetic anomalies together. Real anomalies, few as they may
-    be, thus keep their say among thousands of synthetic ones, and members err differently. The
-    memory's measures are columns of the Mamba experts and of the trees: that novelty helps a
-    supervised model is XGBOD's finding (Zhao & Hryniewicki 2018).
+    be, thus keep their say among thousands of synthetic ones, and members err differently. What
+    remembered rows say of a row are columns of the Mamba experts and of the trees: that novelty
+    helps a supervised model is XGBOD's finding (Zhao & Hryniewicki 2018).
     """
 
     center: Tensor
@@ -63,7 +62,7 @@ class Mixture(nn.Module):
         super().__init__()
         self.encoding = PiecewiseLinearEncoding(sizes.n_features, sizes.n_bins)
         self.memory = Memory(sizes.n_normals, sizes.n_features)
-        n_inputs = self.encoding.n_outputs + N_MEASURES
+        n_inputs = self.encoding.n_outputs + N_MEASURES + 1
         self.tokenizer = nn.Linear(n_inputs, sizes.n_tokens * sizes.d_model)
         self.d_model = sizes.d_model
         self.router = NoisyTopKRouter(n_inputs, sizes.n_experts, sizes.top_k)

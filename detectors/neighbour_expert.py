@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from detectors.remembered import RememberedRows, column_contrast
 
 SHRINKAGE = 0.5  # of the axes' variances, relative to their mean
+NULL = 1e-6  # of the mean variance; an axis with less is a rounding error
+FOLDS = 5
 
 
 class NeighbourExpert(nn.Module):
@@ -13,22 +15,24 @@ class NeighbourExpert(nn.Module):
 
     It is measured along the principal axes of the standardised columns, each divided by its
     deviation (a shrunken Mahalanobis distance) and multiplied by how far known anomalies stand out
-    in it. Nothing else is learned, which suits a handful of labels.
+    in it. Opinions have mean 0 and standard deviation 1 over the normal rows.
     """
 
-    center: Tensor
+    origin: Tensor
     axes: Tensor
+    center: Tensor
+    spread: Tensor
 
     def __init__(self, n_normals: int, n_known: int, n_features: int) -> None:
         super().__init__()
-        self.register_buffer("center", torch.zeros(n_features))
+        self.register_buffer("origin", torch.zeros(n_features))
         self.register_buffer("axes", torch.eye(n_features))
         self.normals = RememberedRows(n_normals, n_features)
         self.known = RememberedRows(n_known, n_features)
+        self.register_buffer("center", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
 
-    def fit(
-        self, normals: Tensor, known: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def fit(self, normals: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
         """Learn the axes, and remember a random choice of the rows.
 
         Args:
@@ -37,41 +41,60 @@ class NeighbourExpert(nn.Module):
             generator: of the choice.
 
         Returns:
-            the opinions of `normals` and of `known`, float32 (n,) and (m,), no row being measured
-            against itself.
+            the opinions of `normals`, float32 (n,), no row being measured against itself.
         """
-        self.center, self.axes = whitening(torch.cat([normals, known]))
-        self.axes *= column_contrast(self.project(normals), self.project(known))
-        normals, known = self.project(normals), self.project(known)
-        chosen = self.normals.choose(len(normals), generator)
-        chosen_known = self.known.choose(len(known), generator)
-        self.normals.remember(normals[chosen])
-        self.known.remember(known[chosen_known])
-        return self.compare(normals, chosen), self.compare(known, own_known=chosen_known)
+        origin, axes = whitening(torch.cat([normals, known]))
+        self.origin.copy_(origin)
+        self.axes.copy_(axes)
+        contrast = column_contrast(self.project(normals), self.project(known))
+        self.axes.mul_(contrast)
+        projected, chosen = self.project(normals), self.normals.choose(len(normals), generator)
+        self.normals.remember(projected[chosen])
+        self.known.remember(self.project(known)[self.known.choose(len(known), generator)])
+        opinions = self.compare(projected, chosen)
+        self.center.copy_(opinions.mean())
+        self.spread.copy_(opinions.std(correction=0).clamp(min=1e-4))
+        return (opinions - self.center) / self.spread
 
     def project(self, scaled: Tensor) -> Tensor:
         """Bring scaled rows, (n, d), to the axes."""
-        return (scaled - self.center) @ self.axes
+        return (scaled - self.origin) @ self.axes
 
-    def compare(
-        self, projected: Tensor, own: Tensor | None = None, own_known: Tensor | None = None
-    ) -> Tensor:
-        """Return the opinions of projected rows, (n, d); `own` as in `RememberedRows`."""
-        from_normals, from_known = self.normals(projected, own), self.known(projected, own_known)
-        return from_normals.mean(dim=1) - from_known.mean(dim=1)
+    def compare(self, projected: Tensor, own: Tensor | None = None) -> Tensor:
+        """Return the difference of the distances, (n,), of projected rows, (n, d).
+
+        `own` numbers the normal rows that are remembered, as in `RememberedRows`.
+        """
+        return self.normals(projected, own).mean(dim=1) - self.known(projected).mean(dim=1)
 
     def forward(self, scaled: Tensor) -> Tensor:
         """Return opinions, float32 (n,), of scaled rows, float32 (n, d)."""
-        return self.compare(self.project(scaled))
+        return (self.compare(self.project(scaled)) - self.center) / self.spread
+
+
+def opinions_of_known(normals: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
+    """Return opinions of known anomalies, (m,), each of an expert that has not seen it.
+
+    The only known anomaly is taken for an average normal row. Arguments as in
+    `NeighbourExpert.fit`.
+    """
+    opinions, number = known.new_zeros(len(known)), torch.arange(len(known))
+    if len(known) > 1:
+        for fold in number.chunk(FOLDS):
+            others = known[(number[:, None] != fold).all(dim=1)]
+            expert = NeighbourExpert(len(normals), len(others), known.shape[1]).to(known.device)
+            expert.fit(normals, others, generator)
+            opinions[fold] = expert(known[fold])
+    return opinions
 
 
 def whitening(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean, (d,), and the axes, (d, d), that make the variances of `rows` alike."""
     exact = rows.double()
-    center, deviation = exact.mean(dim=0), exact.std(dim=0, correction=0)
+    origin, deviation = exact.mean(dim=0), exact.std(dim=0, correction=0)
     deviation[deviation < 1e-6] = 1.0
-    standardised = (exact - center) / deviation
+    standardised = (exact - origin) / deviation
     variance, axes = torch.linalg.eigh(standardised.T @ standardised / len(rows))
-    variance = variance.clamp(min=0)
-    shrunk = (variance + SHRINKAGE * variance.mean()).clamp(min=1e-12)
-    return center.float(), (axes / deviation[:, None] / shrunk.sqrt()).float()
+    shrunk = (variance + SHRINKAGE * variance.mean()).clamp(min=NULL)
+    shrunk[variance <= NULL * variance.mean()] = torch.inf
+    return origin, axes / deviation[:, None] / shrunk.sqrt()

@@ -10,12 +10,11 @@ FLOOR = 1e-2  # of the mean squared difference of a column; keeps the logarithm 
 
 
 class RememberedRows(nn.Module):
-    """A random choice of rows, parted into groups of two or more.
+    """A random choice of rows, parted into groups of two or more, if there are two.
 
-    The logarithm of the distance to the nearest row of a group is averaged over the groups. An
-    ensemble of nearest neighbours in small samples (Sugiyama & Borgwardt 2013; iNNE, Bandaragoda et
-    al. 2018) is less misled by rows with a wrong label than the nearest neighbours of all rows, and
-    needs no sorting.
+    The distances to the nearest row of each group are an ensemble of nearest neighbours in small
+    samples (Sugiyama & Borgwardt 2013; iNNE, Bandaragoda et al. 2018). It is less misled by rows
+    with a wrong label than the nearest neighbours of all rows, and needs no sorting.
     """
 
     rows: Tensor
@@ -63,5 +62,6 @@ def column_contrast(normals: Tensor, known: Tensor) -> Tensor:
     (m, d), relative to its mean over the columns; 1 where they stand out in none.
     """
     pairs = zip(normals.cpu().numpy().T, known.cpu().numpy().T, strict=True)
-    statistic = torch.tensor([ks_2samp(*pair).statistic for pair in pairs]).float()
-    return statistic / statistic.mean() if statistic.any() else torch.ones_like(statistic)
+    statistics = [ks_2samp(*pair, method="asymp").statistic for pair in pairs]
+    contrast = torch.tensor(statistics, dtype=torch.float32, device=normals.device)
+    return contrast / contrast.mean() if contrast.any() else torch.ones_like(contrast)

@@ -21,7 +21,7 @@ from common.randomness import torch_seed
 from detectors.base import balanced_weights
 from detectors.mamba_moe import MambaMoEDetector, suggest_n_experts
 from detectors.memory import Memory
-from detectors.neighbour_expert import NeighbourExpert
+from detectors.neighbour_expert import NeighbourExpert, opinions_of_known
 from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.replay import replay_set
 from detectors.router import NoisyTopKRouter
@@ -363,19 +363,49 @@ def test_neighbours_learn_from_five_anomalies_that_break_a_correlation():
     assert roc_auc_score(label, opinions.numpy()) > 0.9
 
 
-@pytest.mark.parametrize("n_known", [1, 2, 5, 40, 700])
-def test_neighbours_do_not_count_a_row_as_its_own(n_known):
+def test_neighbours_do_not_count_a_row_as_its_own():
     with torch_seed(0) as generator:
         normals = torch.randn(600, 3, generator=generator)
-        known = torch.randn(n_known, 3, generator=generator) + 2
-        expert = NeighbourExpert(600, n_known, 3)
-        of_normals, of_known = expert.fit(normals, known, generator)
-    assert of_normals.isfinite().all()
-    assert of_known.isfinite().all()
-    assert (of_normals >= expert(normals) - 1e-4).all()
-    assert (of_normals > expert(normals) + 1e-4).any()
-    assert (of_known <= expert(known) + 1e-4).all()
-    assert n_known == 1 or (of_known < expert(known) - 1e-4).any()
+        expert = NeighbourExpert(600, 9, 3)
+        opinions = expert.fit(normals, torch.randn(9, 3, generator=generator) + 2, generator)
+    torch.testing.assert_close(opinions.std(correction=0), torch.ones(()))
+    assert (opinions >= expert(normals) - 1e-4).all()
+    assert (opinions > expert(normals) + 1e-4).any()
+
+
+@pytest.mark.parametrize("n_known", [2, 5, 40])
+def test_neighbours_see_nothing_in_known_anomalies_of_noise(n_known):
+    """Though what stands out in each column by chance is learned from these anomalies."""
+    with torch_seed(0) as generator:
+        normals = torch.randn(300, 100, generator=generator)
+        known = torch.randn(n_known, 100, generator=generator)
+        opinions = opinions_of_known(normals, known, generator)
+        expert = NeighbourExpert(300, n_known, 100)
+        expert.fit(normals, known, generator)
+    assert opinions.mean() < 0.7
+    assert expert(known).mean() > 3
+
+
+def test_the_only_known_anomaly_is_like_an_average_normal_row():
+    with torch_seed(0) as generator:
+        normals = torch.randn(30, 3, generator=generator)
+        opinions = opinions_of_known(normals, normals[:1] + 5, generator)
+    torch.testing.assert_close(opinions, torch.zeros(1))
+
+
+def test_neighbours_do_not_depend_on_the_order_of_columns_of_which_some_are_sums():
+    with torch_seed(0) as generator:
+        free = torch.randn(210, 4, generator=generator)
+        free[200:] *= 3
+        rows = torch.cat([free, free @ torch.randn(4, 5, generator=generator)], dim=1)
+        fresh = rows[:50] + torch.randn(50, 9, generator=generator)
+        order = torch.randperm(9, generator=generator)
+    opinions = []
+    for columns in (torch.arange(9), order):
+        expert = NeighbourExpert(200, 10, 9)
+        expert.fit(rows[:200, columns], rows[200:, columns], torch.Generator().manual_seed(0))
+        opinions.append(expert(fresh[:, columns]))
+    torch.testing.assert_close(*opinions, atol=1e-3, rtol=1e-3)
 
 
 @given(
