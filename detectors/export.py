@@ -23,8 +23,8 @@ def export_onnx(detector: Detector, path: Path | str, dtype: str = "float64") ->
     """Write a fitted `mamba-moe` or `mamba` as an ONNX model, atomically.
 
     Its input `X`, (n, d), holds rows in the units that the detector was fitted in, its output
-    `log_odds`, float32 (n,), what `decision_function` returns, to 1e-4, or to 1e-4 of it where it is beyond 1. Every expert sees every
-    row, for routing costs a runtime more than it saves.
+    `log_odds`, float32 (n,), what `decision_function` returns, to 1e-4, or 1e-4 of what is beyond
+    1. Every expert sees every row, for routing costs a runtime more than it saves.
 
     Args:
         detector: what `detectors.make("mamba-moe")` or `"mamba"` made, fitted.

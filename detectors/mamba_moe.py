@@ -39,8 +39,8 @@ class TrainingRows(NamedTuple):
 
     @property
     def columns(self) -> Tensor:
-        """What the trees see, float32 (n, d + 3)."""
-        return torch.cat([self.scaled, self.measures], dim=1)
+        """What the trees learn from, float32 (n, d + 3); they shall not split rounding errors."""
+        return torch.cat([self.scaled, self.measures.round(decimals=3)], dim=1)
 
     def real(self) -> "TrainingRows":
         """Return the real rows; known anomalies take over what the synthetic ones weigh."""
