@@ -1,5 +1,6 @@
 """Agents with the Stable-Baselines3 interface: built by name, saved and loaded without pickle."""
 
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
     """
     entry_point, settings = find_algorithm(algo)
     arguments = {"policy": "MlpPolicy", **settings}
+    if {"n_steps", "batch_size"} <= settings.keys():  # few lanes fill small batches only
+        arguments["batch_size"] = gcd(settings["batch_size"], settings["n_steps"] * env.num_envs)
     log = None if tensorboard_log is None else str(tensorboard_log)
     algorithm = load_attribute(entry_point)
     try:

@@ -97,6 +97,14 @@ def test_policy_of_another_env_is_refused(scenario, rows, tmp_path):
         load_agent(tmp_path, SB3VecEnv(wide), 0)
 
 
+@pytest.mark.parametrize("n_lanes", [1, 4, 10, 64])
+def test_batches_fit_the_rollout_whatever_the_number_of_lanes(scenario, n_lanes, recwarn):
+    env = SB3VecEnv(LatentAnomalyVectorEnv(n_lanes, scenario=scenario))
+    agent = make_agent("ppo", env, 0)
+    assert agent.n_steps * n_lanes % agent.batch_size == 0
+    assert [str(warning.message) for warning in recwarn if "batch" in str(warning.message)] == []
+
+
 class TargetEnv(gym.Env):
     """Trivially solvable: the observation is the action that is wanted."""
 
