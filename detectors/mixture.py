@@ -17,10 +17,12 @@ from detectors.tree_expert import TreeExperts
 
 REAL, HARDENED = range(N_HEADS)
 REAL_TREES, HARDENED_TREES = range(2)
-N_UNHARDENED = 4
+REAL_TREES_OPINION, N_UNHARDENED = 2, 4
 # of the opinions below, in their order: a constant, and what the memory's trust is multiplied by
-WEIGHTS = (0.5, 4.0, 0.25, 0.0, 0.0, 0.0)
+WEIGHTS = (0.5, 4.0, 0.0, 0.0, 0.0, 0.0)
 TRUST_WEIGHTS = (0.0, 0.0, 0.0, 4.0, 1.0, 4.0)
+# the trees of real rows weigh the first times n / (n + the second), n being the known anomalies
+REAL_TREES_WEIGHT, HALFWAY = 4.0, 200
 BLOCK = 1024  # rows; what is between two layers then fits into a core's cache
 
 
@@ -154,9 +156,13 @@ class Mixture(nn.Module):
         self.offset.zero_()
         self.offset.copy_(self.combine(opinions).double().quantile(1 - contamination))
 
-    def weigh(self, hardened: bool) -> None:
-        """Weigh the opinions on novelty by the trust; those of synthetic rows if `hardened`."""
+    def weigh(self, n_known: int, hardened: bool) -> None:
+        """Weigh the opinions: trees by the number of known anomalies, novelty by the trust.
+
+        Those of synthetic rows count if `hardened`.
+        """
         self.weight.copy_(torch.tensor(WEIGHTS) + self.memory.trust * torch.tensor(TRUST_WEIGHTS))
+        self.weight[REAL_TREES_OPINION] = REAL_TREES_WEIGHT * n_known / (n_known + HALFWAY)
         if not hardened:
             self.weight[N_UNHARDENED:] = 0
 
