@@ -1,12 +1,11 @@
 """Agents with the Stable-Baselines3 interface: built by name, saved and loaded without pickle."""
 
-from math import gcd
 from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.algorithms import find_algorithm
+from agents.algorithms import find_algorithm, fit_batches
 from common.errors import InputError
 from common.files import read_json, reading_saved, write_json
 from common.randomness import global_seed
@@ -27,9 +26,7 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
         InputError: `algo` is unknown or does not fit the env.
     """
     entry_point, settings = find_algorithm(algo)
-    arguments = {"policy": "MlpPolicy", **settings}
-    if {"n_steps", "batch_size"} <= settings.keys():  # few lanes fill small batches only
-        arguments["batch_size"] = gcd(settings["batch_size"], settings["n_steps"] * env.num_envs)
+    arguments = {"policy": "MlpPolicy", **fit_batches(settings, env.num_envs)}
     log = None if tensorboard_log is None else str(tensorboard_log)
     algorithm = load_attribute(entry_point)
     try:

@@ -2,6 +2,7 @@
 
 from importlib.resources import files
 from importlib.util import find_spec
+from math import gcd
 from typing import Any
 
 import yaml
@@ -35,3 +36,10 @@ def find_algorithm(algo: str) -> tuple[str, dict[str, Any]]:
         raise unknown("algorithm", algo, [*ALGORITHMS, "module:Class"])
     file = files("agents.settings") / f"{algo}.yml"
     return ALGORITHMS[algo], yaml.safe_load(file.read_text()) if file.is_file() else {}
+
+
+def fit_batches(settings: dict[str, Any], n_lanes: int) -> dict[str, Any]:
+    """Return settings whose batches, if they have any, part a rollout of `n_lanes` evenly."""
+    if not {"n_steps", "batch_size"} <= settings.keys():
+        return settings
+    return {**settings, "batch_size": gcd(settings["batch_size"], settings["n_steps"] * n_lanes)}

@@ -6,9 +6,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
-from agents.algorithms import find_algorithm
+from agents.algorithms import find_algorithm, fit_batches
 from detectors.mamba2 import Mamba2
 from detectors.mamba_expert import N_HEADS
 from detectors.mamba_moe import MambaMoEDetector
@@ -21,8 +22,9 @@ from generators.feasibility import FeasibilityGate
 class DefaultPPO(PPO):
     """PPO with the settings that the algorithm `ppo` has here; it can reach the env's core."""
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**{**find_algorithm("ppo")[1], **arguments})
+    def __init__(self, env: VecEnv, **arguments: Any) -> None:
+        settings = fit_batches(find_algorithm("ppo")[1], env.num_envs)
+        super().__init__(env=env, **{**settings, **arguments})
 
     @property
     def core(self) -> LatentCore:

@@ -17,12 +17,13 @@ from detectors.tree_expert import TreeExperts
 
 REAL, HARDENED = range(N_HEADS)
 REAL_TREES, HARDENED_TREES = range(2)
-REAL_TREES_OPINION, N_UNHARDENED = 2, 4
-# of the opinions below, in their order: a constant, and what the memory's trust is multiplied by
+N_UNHARDENED = 4
+# of the opinions below, in their order: a constant, what the memory's trust is multiplied by, and
+# what n / (n + HALFWAY) is, n being the number of known anomalies
 WEIGHTS = (0.5, 4.0, 0.0, 0.0, 0.0, 0.0)
 TRUST_WEIGHTS = (0.0, 0.0, 0.0, 4.0, 1.0, 4.0)
-# the trees of real rows weigh the first times n / (n + the second), n being the known anomalies
-REAL_TREES_WEIGHT, HALFWAY = 4.0, 200
+KNOWN_WEIGHTS = (0.0, 0.0, 4.0, 0.0, 0.0, 0.0)
+HALFWAY = 200
 BLOCK = 1024  # rows; what is between two layers then fits into a core's cache
 
 
@@ -161,8 +162,9 @@ class Mixture(nn.Module):
 
         Those of synthetic rows count if `hardened`.
         """
-        self.weight.copy_(torch.tensor(WEIGHTS) + self.memory.trust * torch.tensor(TRUST_WEIGHTS))
-        self.weight[REAL_TREES_OPINION] = REAL_TREES_WEIGHT * n_known / (n_known + HALFWAY)
+        constant, novelty, labels = map(torch.tensor, (WEIGHTS, TRUST_WEIGHTS, KNOWN_WEIGHTS))
+        enough = n_known / (n_known + HALFWAY)
+        self.weight.copy_(constant + float(self.memory.trust) * novelty + enough * labels)
         if not hardened:
             self.weight[N_UNHARDENED:] = 0
 

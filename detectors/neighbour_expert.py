@@ -78,10 +78,11 @@ def opinions_of_known(normals: Tensor, known: Tensor, generator: torch.Generator
     The only known anomaly is taken for an average normal row. Arguments as in
     `NeighbourExpert.fit`.
     """
-    opinions, number = known.new_zeros(len(known)), torch.arange(len(known))
+    opinions = known.new_zeros(len(known))
     if len(known) > 1:
-        for fold in number.chunk(FOLDS):
-            others = known[(number[:, None] != fold).all(dim=1)]
+        for fold in torch.arange(len(known)).chunk(FOLDS):
+            first, last = fold[0], fold[-1]
+            others = torch.cat([known[:first], known[last + 1 :]])
             expert = NeighbourExpert(len(normals), len(others), known.shape[1]).to(known.device)
             expert.fit(normals, others, generator)
             opinions[fold] = expert(known[fold])
