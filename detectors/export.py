@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from sklearn.utils.validation import check_is_fitted
 
 from common.errors import InputError
 from common.files import replacing
@@ -34,11 +35,13 @@ def export_onnx(detector: Detector, path: Path | str, dtype: str = "float64") ->
     Raises:
         InputError: the detector is of another kind, the dtype is another one, or the packages
             onnx and onnxscript are not installed.
+        NotFittedError: the detector has not been fitted.
     """
     if not isinstance(detector, MambaMoEDetector):
         raise InputError(f"{detector} cannot be written as ONNX; export mamba-moe or mamba.")
     if dtype not in DTYPES:
         raise InputError(f"The dtype is {dtype!r}; choose float64 or float32.")
+    check_is_fitted(detector)
     rows = torch.zeros(2, detector.n_features_in_, dtype=DTYPES[dtype])
     network = DenseMixture(copy.deepcopy(detector.network_).cpu()).eval()
     try:

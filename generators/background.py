@@ -21,6 +21,9 @@ class Background(Generator):
 
     normals: Tensor
 
+    def __init__(self, random_state: int = 0, progress: bool = False) -> None:
+        super().__init__(random_state, progress)
+
     def build(self, n_features: int) -> None:
         """Create the scaler and the store of normal rows."""
         self.latent_dim = n_features

@@ -51,6 +51,12 @@ def test_contract(fitted, rows, id):
 
 
 @pytest.mark.parametrize("id", QUICK)
+def test_unknown_argument_is_refused(id):
+    with pytest.raises(TypeError, match="latent_dims"):
+        generators.make(id, latent_dims=3)
+
+
+@pytest.mark.parametrize("id", QUICK)
 def test_save_and_load_decode_alike(fitted, rows, id, tmp_path):
     fitted[id].save(tmp_path)
     loaded = generators.registry.load(id).load(tmp_path)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 
 import detectors
 from common.errors import InputError
@@ -60,6 +61,8 @@ def test_what_cannot_be_exported_or_opened_is_one_sentence(rows, tmp_path, monke
     trees = detectors.make("extra-trees", n_estimators=5).fit(*rows)
     with pytest.raises(InputError, match="export mamba-moe or mamba"):
         detectors.export_onnx(trees, tmp_path / "model.onnx")
+    with pytest.raises(NotFittedError):
+        detectors.export_onnx(MambaMoEDetector(), tmp_path / "model.onnx")
     with pytest.raises(InputError, match="float64 or float32"):
         detectors.export_onnx(flagship, tmp_path / "model.onnx", "float16")
     with pytest.raises(InputError, match="no ONNX file"):
