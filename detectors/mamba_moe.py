@@ -165,7 +165,7 @@ class MambaMoEDetector(Detector):
         hardened = bool(rows.synthetic.any())
         if hardened:
             fit_trees(HARDENED_TREES, rows.columns, rows.y, rows.weight)
-        network.weigh(self.n_known_, hardened)
+        network.weigh(self.n_normals_ + self.n_known_, hardened)
 
     def _train_experts(self, rows: TrainingRows, generator: torch.Generator) -> None:
         kinds = [rows.y == 0, (rows.y == 1) & ~rows.synthetic, (rows.y == 1) & rows.synthetic]

@@ -19,11 +19,11 @@ REAL, HARDENED = range(N_HEADS)
 REAL_TREES, HARDENED_TREES = range(2)
 N_UNHARDENED = 4
 # of the opinions below, in their order: a constant, what the memory's trust is multiplied by, and
-# what n / (n + HALFWAY) is, n being the number of known anomalies
+# what n / (n + HALFWAY) is, n being the number of real training rows
 WEIGHTS = (0.5, 4.0, 0.0, 0.0, 0.0, 0.0)
 TRUST_WEIGHTS = (0.0, 0.0, 0.0, 4.0, 1.0, 4.0)
-KNOWN_WEIGHTS = (0.0, 0.0, 4.0, 0.0, 0.0, 0.0)
-HALFWAY = 200
+SIZE_WEIGHTS = (0.0, 0.0, 4.0, 0.0, 0.0, 0.0)
+HALFWAY = 1000
 BLOCK = 1024  # rows; what is between two layers then fits into a core's cache
 
 
@@ -157,14 +157,14 @@ class Mixture(nn.Module):
         self.offset.zero_()
         self.offset.copy_(self.combine(opinions).double().quantile(1 - contamination))
 
-    def weigh(self, n_known: int, hardened: bool) -> None:
-        """Weigh the opinions: trees by the number of known anomalies, novelty by the trust.
+    def weigh(self, n_rows: int, hardened: bool) -> None:
+        """Weigh the opinions: trees by the number of real rows, novelty by the trust.
 
         Those of synthetic rows count if `hardened`.
         """
-        constant, novelty, labels = map(torch.tensor, (WEIGHTS, TRUST_WEIGHTS, KNOWN_WEIGHTS))
-        enough = n_known / (n_known + HALFWAY)
-        self.weight.copy_(constant + float(self.memory.trust) * novelty + enough * labels)
+        constant, novelty, size = map(torch.tensor, (WEIGHTS, TRUST_WEIGHTS, SIZE_WEIGHTS))
+        enough = n_rows / (n_rows + HALFWAY)
+        self.weight.copy_(constant + float(self.memory.trust) * novelty + enough * size)
         if not hardened:
             self.weight[N_UNHARDENED:] = 0
 
