@@ -3,8 +3,10 @@
 import re
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 
 import detectors
+from common.errors import InputError
 from common.registry import load_plugins, unknown
 
 MAX_EPISODE_STEPS = 8
@@ -21,6 +23,9 @@ def env_id(detector: str) -> str:
     Gymnasium takes a colon for the end of a module's name and allows no slash in an env's, so `:`
     becomes `.` and anything else but letters, digits, `_`, `.` and `-` becomes `-`:
     `pyod:LOF` is attacked in `LatentAnomaly/pyod.LOF-v0`.
+
+    Raises:
+        InputError: another backend has that id, as `onnx:a/b` and `onnx:a-b` would.
     """
     allowed = re.sub(r"[^\w.-]", "-", detector.replace(":", "."))
     name = f"{NAMESPACE}/{allowed}-v0"
@@ -41,8 +46,15 @@ def register_envs() -> None:
 
 
 def register(name: str, backend: str) -> None:
-    """Register the env `name` with Gymnasium, unless it is."""
-    if name not in gym.registry:
+    """Register the env `name` with Gymnasium, unless it is; see `env_id`."""
+    if name in gym.registry:
+        taken = attacked(gym.registry[name])
+        if taken != backend:
+            raise InputError(
+                f"{name} attacks {taken}; rename {backend}, or make {FLAGSHIP} with"
+                f" detector={backend!r}."
+            )
+    else:
         gym.register(
             name,
             entry_point=ENTRY_POINT,
@@ -50,6 +62,11 @@ def register(name: str, backend: str) -> None:
             max_episode_steps=MAX_EPISODE_STEPS,
             kwargs={"detector": backend},
         )
+
+
+def attacked(spec: EnvSpec) -> str:
+    """Return the id of the backend that an env attacks by default."""
+    return spec.kwargs.get("detector", FLAGSHIP_BACKEND)
 
 
 def find_env(id: str) -> tuple[str, str]:
@@ -76,7 +93,7 @@ def find_env(id: str) -> tuple[str, str]:
         return env_id(member), member
     if name not in ours:
         raise unknown("env id", name, ours)
-    return name, ours[name].kwargs.get("detector", FLAGSHIP_BACKEND)
+    return name, attacked(ours[name])
 
 
 def parse(id: str) -> tuple[str, str, str]:

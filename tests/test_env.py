@@ -176,6 +176,14 @@ def test_render_draws_a_picture(scenario):
     assert picture.std() > 0
 
 
+def test_backends_do_not_share_an_env_id():
+    first = env_id("onnx:models/a.onnx")
+    assert env_id("onnx:models/a.onnx") == first
+    with pytest.raises(InputError, match="attacks onnx:models/a"):
+        env_id("onnx:models-a.onnx")
+    del gym.registry[first]
+
+
 def test_find_env_knows_every_id_and_suggests_near_ones():
     assert find_env(FLAGSHIP) == (FLAGSHIP, "mamba-moe")
     for name in detectors.ids():
