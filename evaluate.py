@@ -12,7 +12,7 @@ import tyro
 
 import detectors
 from common.errors import InputError, check_at_least, run_command
-from common.files import write_json
+from common.files import check_folder, write_json
 from common.registry import load_plugins
 from envs import FLAGSHIP, env_id
 
@@ -55,6 +55,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     check_at_least(config, episodes=1, seed=0)
     if config.json is not None and config.json.is_dir():
         raise InputError(f"{config.json} is a folder; name a file with --json.")
+    if config.json is not None:
+        check_folder(config.json.parent, "--json")
     load_plugins(config.plugin)
     figures = compared(config.compare) if config.compare else attacked(config)
     if config.json is not None:

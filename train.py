@@ -19,7 +19,8 @@ import detectors
 import generators
 from agents.algorithms import ALGORITHMS
 from agents.settings import HardeningSettings
-from common.errors import InputError, check_at_least, run_command
+from common.errors import check_at_least, run_command
+from common.files import check_folder
 from common.registry import load_plugins
 
 
@@ -62,8 +63,7 @@ def train(config: TrainConfig) -> Path:
     from data import load, split
 
     check_at_least(config, seed=0)
-    if config.out.is_file():
-        raise InputError(f"{config.out} is a file; name a folder with --out.")
+    check_folder(config.out, "--out")
     load_plugins(config.plugin)
     table = load(config.data, config.label_column)
     halves = split(table, config.protocol, config.seed)

@@ -19,7 +19,7 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
     Args:
         algo: a key of `ALGORITHMS`, or `module:Class` of a class with that interface.
         env: what the agent shall act in.
-        seed: of the agent's own draws.
+        seed: of the agent's own draws, and of the env's.
         tensorboard_log: folder for TensorBoard events.
 
     Raises:
@@ -29,6 +29,7 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
     arguments = {"policy": "MlpPolicy", **fit_batches(settings, env.num_envs)}
     log = None if tensorboard_log is None else str(tensorboard_log)
     algorithm = load_attribute(entry_point)
+    env.seed(seed)
     try:
         with global_seed(seed):
             return algorithm(env=env, seed=seed, device="cpu", tensorboard_log=log, **arguments)

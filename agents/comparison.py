@@ -39,7 +39,10 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
             for key, by_run in values.items()
             if any(value != next(iter(by_run.values())) for value in by_run.values())
         },
-        "search": {name: search(figures["history"]) for name, figures in metrics.items()},
+        "search": {
+            name: search(figures["history"], len(runs[name].rows()["bank"]))
+            for name, figures in metrics.items()
+        },
         "detection": detection,
     }
 
@@ -50,14 +53,14 @@ def shortest(folder: Path, folders: Sequence[Path]) -> str:
     return folder.resolve().name if alone else str(folder)
 
 
-def search(history: list[dict[str, float]]) -> dict[str, float]:
-    """Add up the rounds of a run."""
+def search(history: list[dict[str, float]], bank: int) -> dict[str, float]:
+    """Add up the rounds of a run that left a bank of that many rows."""
     counted = ("queries", "bypasses", "successes")
     totals = {name: sum(record[name] for record in history) for name in counted}
     return {
         **totals,
         "bypasses_per_1000": 1000 * totals["bypasses"] / max(totals["queries"], 1),
-        "bank": history[-1]["bank"] if history else 0,
+        "bank": bank,
     }
 
 

@@ -34,30 +34,40 @@ class SearchCounts:
 
 
 class SearchMonitor(VectorWrapper):
-    """Counts candidates, bypasses and successes, and advances a progress bar where one is set."""
+    """Counts candidates, bypasses and successes, and advances a progress bar where one is set.
+
+    Attributes:
+        left: episodes of each lane that are yet to be counted, float64 (num_envs,).
+    """
 
     def __init__(self, env: VectorEnv) -> None:
         super().__init__(env)
         self.start(None)
 
-    def start(self, bar: tqdm | None) -> None:
-        """Count from nothing, on `bar`."""
+    def start(self, bar: tqdm | None, quota: float = np.inf) -> None:
+        """Count from nothing, on `bar`, the first `quota` episodes of each lane.
+
+        The first to finish are the short ones, so counting those would favour what ends early.
+        """
         self.counts, self.bar = SearchCounts(), bar
+        self.left = np.full(self.num_envs, quota)
 
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
         """Step every lane and count."""
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        counts = self.counts
+        counts, counted = self.counts, self.left > 0
+        ended = (terminated | truncated) & counted
         for info in (infos, infos.get("final_info", {})):
             if "bypass" in info:
-                counts.bypasses += int(info["bypass"].sum())
-                counts.feasible += int((info["margin"] > 0).sum())
-        counts.queries += self.num_envs
-        counts.episodes += int((terminated | truncated).sum())
-        counts.successes += int(terminated.sum())
-        counts.reward += float(rewards.sum())
+                counts.bypasses += int(info["bypass"][counted].sum())
+                counts.feasible += int((info["margin"][counted] > 0).sum())
+        counts.queries += int(counted.sum())
+        counts.episodes += int(ended.sum())
+        counts.successes += int(terminated[ended].sum())
+        counts.reward += float(rewards[counted].sum())
+        self.left -= ended
         if self.bar is not None:
             self.bar.update(self.num_envs)
             self.bar.set_postfix(

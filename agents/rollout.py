@@ -26,13 +26,13 @@ class Arena:
         self.env = SB3VecEnv(self.monitor)
 
     def play(self, agent: Any, episodes: int, seed: int) -> dict[str, float | None]:
-        """Play at least `episodes` episodes and return the measures of `summary`."""
+        """Play at least `episodes` episodes, as many in each lane; return their `summary`."""
         self.env.seed(seed)
         observations: Any = self.env.reset()
-        self.monitor.start(None)
+        self.monitor.start(None, quota=-(-episodes // self.env.num_envs))
         state, starts = None, np.ones(self.env.num_envs, dtype=bool)
         with global_seed(seed):
-            while self.monitor.counts.episodes < episodes:
+            while self.monitor.left.any():
                 actions, state = agent.predict(observations, state=state, episode_start=starts)
                 observations, _, starts, _ = self.env.step(actions)
         return self.summary()
@@ -51,7 +51,7 @@ class Arena:
 
         `bypass_rate` and `feasibility_rate` are shares of the candidates, `success_rate` of the
         episodes; `diversity` is the mean distance, in gate radii, of a success to the nearest
-        other one, None where there are fewer than two.
+        other one, those in the lanes that went on among them, None where there are fewer than two.
         """
         counts = self.monitor.counts
         return {

@@ -75,7 +75,7 @@ def find_sets(sources: Sequence[str]) -> dict[str, str]:
     cost: dict[str, int] = {}
     found: dict[str, str] = {}
     for source in sources:
-        files = sorted(Path(source).glob("*.npz")) if Path(source).is_dir() else [source]
+        files = sorted(Path(source).glob("[!.]*.npz")) if Path(source).is_dir() else [source]
         if not files:
             raise InputError(f"{source} holds no .npz file; name a folder that does.")
         for file in map(str, files):
@@ -211,6 +211,6 @@ def single_thread() -> Iterator[None]:
 
 def read_results(folder: Path) -> pd.DataFrame:
     """Read every kept cell of a folder, failed ones included, in the order of their keys."""
-    files = sorted((folder / "cells").glob("*/*.json"))
+    files = sorted((folder / "cells").glob("*/[!.]*.json"))
     results = pd.DataFrame([read_json(file) for file in files], columns=COLUMNS)
     return results.sort_values(KEY, ignore_index=True)

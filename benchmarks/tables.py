@@ -71,7 +71,12 @@ def times(results: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def p_value(first: pd.Series, second: pd.Series) -> float:
-    """Two-sided Wilcoxon signed-rank test of paired figures; 1 where they do not differ at all."""
+    """Two-sided Wilcoxon signed-rank test of paired figures; 1 where they do not differ at all.
+
+    NaN where there are none.
+    """
+    if first.empty:
+        return float("nan")
     if (first == second).all():
         return 1.0
     return float(wilcoxon(first, second).pvalue)

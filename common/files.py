@@ -27,6 +27,13 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_folder(folder: Path, option: str) -> None:
+    """Raise `InputError` where `folder`, or one that it is to be in, is a file."""
+    for path in (folder, *folder.parents):
+        if path.is_file():
+            raise InputError(f"{path} is a file; name a folder with {option}.")
+
+
 @contextmanager
 def reading_saved(folder: Path | str) -> Iterator[None]:
     """Raise `InputError` where what is read from `folder` is not what this version writes."""

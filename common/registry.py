@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -92,23 +93,27 @@ class Registry(Generic[T]):
         self.listeners: list[Callable[[str], Any]] = []
 
     def register_entry_points(self) -> None:
-        """Register what installed packages offer."""
+        """Register what installed packages offer; warn of what cannot be."""
         for entry_point in entry_points(group=self.group):
-            self.register(entry_point.name, entry_point.value)
+            try:
+                self.register(entry_point.name, entry_point.value)
+            except InputError as error:
+                warnings.warn(f"{entry_point.value} is left out: {error}", stacklevel=2)
 
     def register(self, id: str, entry_point: str, kwargs: dict[str, Any] | None = None) -> None:
         """Register `id` as `module:Class`; the same registration twice is harmless.
 
         Raises:
-            InputError: `id` already stands for something else.
+            InputError: `id` already stands for something else, or a listener refuses it.
         """
         spec = Spec(id, entry_point, dict(kwargs or {}))
-        if self.specs.setdefault(id, spec) != spec:
+        if self.specs.get(id, spec) != spec:
             raise InputError(
                 f"The {self.kind} {id!r} is already {self.specs[id].entry_point}; take another id."
             )
         for tell in self.listeners:
             tell(id)
+        self.specs[id] = spec
 
     def spec(self, id: str) -> Spec:
         """Return the spec of `id`; raise `InputError` with near misses where it is unknown."""

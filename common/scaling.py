@@ -65,7 +65,10 @@ class RowScaler(nn.Module):
         return compress(((rows - self.center) / self.scale).clamp(-FAR, FAR).float())
 
     def inverse(self, scaled: Tensor) -> Tensor:
-        """Bring scaled rows back to the input's units, float64 (n, d)."""
+        """Bring scaled rows back to the input's units, float64 (n, d).
+
+        The gradient passes rounding by (the straight-through estimator of Bengio et al. 2013).
+        """
         clipped = torch.minimum(torch.maximum(scaled.double(), self.low), self.high)
         rows = expand(clipped) * self.scale + self.center
-        return torch.where(self.whole, rows.round(), rows)
+        return torch.where(self.whole, rows.round() + (rows - rows.detach()), rows)

@@ -1,6 +1,8 @@
 """Makes a `Detector` of any class that has `fit` and `decision_function`."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,6 +22,8 @@ CONTAMINATION = 0.1  # PyOD's default share of training rows that count as anoma
 HEAD_TREES = 200
 KINDS_WITH_ZERO = (ClassifierMixin, OutlierMixin)  # their decision functions change sign there
 SUPERVISED_PYOD = {"XGBOD", "DevNet"}
+CERTAIN = 700.0  # log-odds of a probability that float64 cannot tell from 0 or 1
+CONFIDENT = 7.0  # log-odds beyond which a classifier's grow with the logarithm
 
 
 @dataclass(frozen=True)
@@ -81,16 +85,26 @@ class AdaptedDetector(RefittedDetector):
         scaled = self.scaler_.fit(X[~synthetic]).transform(X)
         self.head_ = None
         one_class = is_pyod_outlier(self.estimator_) or is_scikit_outlier(self.estimator_)
-        with global_seed(self.random_state):
+        with global_seed(self.random_state), refused_by(self.backend):
             if one_class:
                 fit(self.estimator_, scaled[y == 0], None, None)
             else:
                 fit(self.estimator_, scaled, y, weight)
+            self._check_row_alone(scaled[:1])
         self.score_ = Score.of(self._own_scores(scaled, y)[y == 0], own_threshold(self.estimator_))
         if one_class and synthetic.any():
             augmented = np.column_stack([scaled, self.score_(self._own_scores(scaled, y))])
             head = ExtraTreesClassifier(HEAD_TREES, random_state=self.random_state)
             self.head_ = head.fit(augmented, y, sample_weight=weight)
+
+    def _check_row_alone(self, row: np.ndarray) -> None:
+        """Raise `ValueError` where a row, (1, d), has no score of its own, as an env asks for."""
+        try:
+            score = scores(self.estimator_, row)
+        except Exception as error:
+            raise ValueError(f"it cannot score a row alone ({error})") from error
+        if not np.isfinite(score).all():
+            raise ValueError(f"it scores a row alone as {score[0]}")
 
     def _make_estimator(self) -> Any:
         spec = detectors.registry.spec(self.backend)
@@ -126,6 +140,16 @@ class AdaptedDetector(RefittedDetector):
             return score
         augmented = np.column_stack([scaled, score])
         return probability_log_odds(self.head_.predict_proba(augmented)[:, 1])
+
+
+@contextmanager
+def refused_by(backend: str) -> Iterator[None]:
+    """Turn a foreign class's `ValueError` into an `InputError`."""
+    try:
+        yield
+    except ValueError as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"{backend} refuses the rows: {reason}; take another detector.") from error
 
 
 def parameters(function: Any) -> set[str]:
@@ -168,4 +192,16 @@ def scores(estimator: Any, X: np.ndarray) -> np.ndarray:
     if hasattr(estimator, "decision_function"):
         sign = -1.0 if is_scikit_outlier(estimator) else 1.0
         return sign * np.asarray(estimator.decision_function(X), np.float64)
-    return probability_log_odds(estimator.predict_proba(X)[:, 1])
+    return classifier_log_odds(estimator, X)
+
+
+def classifier_log_odds(estimator: Any, X: np.ndarray) -> np.ndarray:
+    """Return a classifier's log-odds of class 1, float64 (n,), tamed beyond +-7 but not tied."""
+    with np.errstate(divide="ignore"):
+        if hasattr(estimator, "predict_log_proba"):
+            logarithm = np.asarray(estimator.predict_log_proba(X), np.float64)
+        else:
+            logarithm = np.log(np.asarray(estimator.predict_proba(X), np.float64))
+    log_odds = (logarithm[:, 1] - logarithm[:, 0]).clip(-CERTAIN, CERTAIN)
+    beyond = (np.abs(log_odds) - CONFIDENT).clip(min=0)
+    return log_odds.clip(-CONFIDENT, CONFIDENT) + np.sign(log_odds) * np.log1p(beyond)

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from common.errors import InputError
 from common.registry import check_names
 from detectors.base import Detector
 from envs.rewards import Measures, RewardWeights, reward_terms
@@ -157,6 +159,14 @@ class LatentCore:
     def _search(self, generator: Generator) -> None:
         self.generator = generator
         self.latents = torch.from_numpy(generator.encode(self.scenario.X, self.scenario.y))
+
+
+def check_row(row: Any, core: LatentCore) -> int:
+    """Return `row` as an index of a training row, or raise `InputError`."""
+    n_rows = len(core.scenario.X)
+    if not isinstance(row, int | np.integer) or not 0 <= row < n_rows:
+        raise InputError(f"options['row'] is {row!r}; pass a row number from 0 to {n_rows - 1}.")
+    return int(row)
 
 
 def make_core(

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from common.errors import InputError
-from envs.core import LatentCore, Step, make_core
+from envs.core import LatentCore, Step, check_row, make_core
 from envs.rendering import draw_scene
 
 FIRST = torch.tensor([0])
@@ -66,14 +65,6 @@ class LatentAnomalyEnv(gym.Env[np.ndarray, np.ndarray]):
     def render(self) -> np.ndarray | None:
         """Draw normals, known anomalies, bank and candidate; uint8 (480, 640, 3)."""
         return draw_scene(self.core) if self.render_mode == "rgb_array" else None
-
-
-def check_row(row: Any, core: LatentCore) -> int:
-    """Return `row` as an index of a training row, or raise `InputError`."""
-    n_rows = len(core.scenario.X)
-    if not isinstance(row, int | np.integer) or not 0 <= row < n_rows:
-        raise InputError(f"options['row'] is {row!r}; pass a row number from 0 to {n_rows - 1}.")
-    return int(row)
 
 
 def lane_info(outcome: Step) -> dict[str, Any]:

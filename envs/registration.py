@@ -1,6 +1,7 @@
 """Registers the env ids with Gymnasium: the flagship's, and one for every detector backend."""
 
 import re
+import warnings
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
@@ -41,8 +42,11 @@ def register_envs() -> None:
     """
     register(FLAGSHIP, FLAGSHIP_BACKEND)
     members = [name for family in detectors.registry.families.values() for name in family.members()]
-    for backend in [*detectors.ids(), *members]:
-        env_id(backend)
+    for backend in [*members, *detectors.ids()]:
+        try:
+            env_id(backend)
+        except InputError as error:
+            warnings.warn(str(error), stacklevel=2)
 
 
 def register(name: str, backend: str) -> None:

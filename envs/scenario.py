@@ -66,7 +66,8 @@ def build_scenario(
 ) -> Scenario:
     """Load and split a table and pretrain generator and detector on its training half.
 
-    The scenario is kept for the next call while the file of the rows stays as it is.
+    The scenario is kept for the next call while the files of the rows and of an `onnx:` detector
+    stay as they are.
 
     Args:
         source: what `data.load` takes.
@@ -76,8 +77,8 @@ def build_scenario(
         generator: id of a generator.
         seed: seed of the split and of both fits.
     """
-    version = modified(source)
-    return _build(source, label_column, protocol, detector, generator, seed, version)
+    versions = modified(source), modified(detector.removeprefix("onnx:"))
+    return _build(source, label_column, protocol, detector, generator, seed, versions)
 
 
 @lru_cache(maxsize=8)
@@ -88,7 +89,7 @@ def _build(
     detector: str,
     generator: str,
     seed: int,
-    version: float,
+    versions: tuple[float, float],
 ) -> Scenario:
     split = data.split(data.load(source, label_column), protocol, seed)
     rng = np.random.default_rng(seed)

@@ -1,5 +1,6 @@
 """The native vector face of the env: all lanes in one batched core."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.core import LatentCore, Step, make_core
+from common.errors import InputError
+from envs.core import LatentCore, Step, check_row, make_core
 
 
 class LatentAnomalyVectorEnv(VectorEnv):
@@ -21,12 +23,23 @@ class LatentAnomalyVectorEnv(VectorEnv):
     Args:
         num_envs: number of lanes.
         max_episode_steps: steps after which a lane is truncated.
+        render_mode: None; only `LatentAnomalyEnv` draws.
         settings: keyword arguments of `envs.core.make_core`.
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
-    def __init__(self, num_envs: int = 1, max_episode_steps: int = 8, **settings: Any) -> None:
+    def __init__(
+        self,
+        num_envs: int = 1,
+        max_episode_steps: int = 8,
+        render_mode: str | None = None,
+        **settings: Any,
+    ) -> None:
+        if render_mode is not None:
+            raise InputError(
+                f"The vector env has no render_mode {render_mode!r}; draw an env of gym.make."
+            )
         self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
         self.core: LatentCore = make_core(num_envs, **settings)
         self.single_observation_space = spaces.Box(
@@ -39,13 +52,29 @@ class LatentAnomalyVectorEnv(VectorEnv):
         self.rows = np.zeros(num_envs, dtype=np.int64)
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode in every lane; there are no options."""
+        """Start an episode in every lane; `options={"row": i}` as in `LatentAnomalyEnv.reset`.
+
+        `seed` is lane 0's, the others' following it, or there is one for each lane.
+        """
+        if isinstance(seed, int | np.integer):
+            seed = [int(seed) + i for i in range(self.num_envs)]
         if seed is not None:
-            self.lane_rngs = [seeding.np_random(seed + i)[0] for i in range(self.num_envs)]
+            self.lane_rngs = [
+                rng if own is None else seeding.np_random(own)[0]
+                for rng, own in zip(self.lane_rngs, seed, strict=True)
+            ]
         everywhere = np.ones(self.num_envs, dtype=np.bool_)
-        self._start(everywhere)
+        if options and "row" in options:
+            self.rows[:] = check_row(options["row"], self.core)
+            noise = np.zeros((self.num_envs, self.core.latent_dim))
+            self.core.reset(torch.arange(self.num_envs), self.rows, noise)
+        else:
+            self._start(everywhere)
         return self.core.observe(), self._row_info(everywhere)
 
     def step(

@@ -27,10 +27,12 @@ from common.randomness import global_seed
 from common.weights import save_weights
 from data import Split
 from data.table import Table
+from detectors.mamba_moe import MambaMoEDetector
 from detectors.trees import ExtraTreesDetector
 from envs.sb3 import SB3VecEnv
 from envs.scenario import Scenario, load_scenario
 from envs.vector import LatentAnomalyVectorEnv
+from generators.cvae import ConditionalVAE
 
 N_LANES = 16
 DISCRETE = {"DQN", "QRDQN", "MaskablePPO"}
@@ -168,6 +170,55 @@ def test_gradient_control_refuses_a_black_box(fitted_scenario, rows):
         arena.play_control("gradient", 4, 0)
 
 
+def test_gradient_control_moves_where_columns_hold_whole_numbers(rows):
+    X, y = 10 * rows[0].round(1), rows[1]
+    generator = ConditionalVAE(latent_dim=3, steps=50).fit(X, y)
+    assert generator.scaler.whole.all()
+    detector = MambaMoEDetector(steps=10, n_trees=5).fit(X, y)
+    env = LatentAnomalyVectorEnv(4, scenario=Scenario.assemble(X, y, generator, detector, 0))
+    agent = make_agent("gradient", SB3VecEnv(env), 0)
+    actions, _ = agent.predict(env.reset(seed=0)[0])
+    np.testing.assert_allclose(np.abs(actions).max(axis=1), 1)
+
+
+@pytest.mark.parametrize("algo", ["random", "ppo"])
+def test_search_is_reproducible(rows, algo):
+    settings = HardeningSettings(
+        "extra-trees", "background", algo, rounds=1, timesteps=256, n_lanes=8, n_background=20
+    )
+    first, second = (harden(*rows, settings, 0).scenario.bank for _ in range(2))
+    assert len(first) > 20
+    np.testing.assert_array_equal(first, second)
+
+
+def test_each_lane_plays_as_many_episodes(scenario):
+    """Counting the first to finish would favour the short ones, which are the successes."""
+    arena = Arena(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+    few, many = (arena.play_control("random", n * N_LANES, 0) for n in (1, 60))
+    assert few["episodes"] == N_LANES
+    assert many["episodes"] == 60 * N_LANES
+    assert 0 < many["success_rate"] < 1
+    monitor, env = arena.monitor, arena.env
+    monitor.start(None, quota=1)
+    env.reset()
+    ended = np.zeros(N_LANES, dtype=bool)
+    expected = {"queries": 0, "episodes": 0, "successes": 0, "reward": 0.0}
+    while not ended.all():
+        _, rewards, done, infos = env.step(np.zeros((N_LANES, 3), np.float32))
+        going_on = ~ended
+        expected["queries"] += going_on.sum()
+        expected["reward"] += rewards[going_on].sum()
+        expected["episodes"] += (done & going_on).sum()
+        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos])
+        expected["successes"] += (done & going_on & ~truncated).sum()
+        ended |= done
+    counts = asdict(monitor.counts)
+    assert {name: pytest.approx(value) for name, value in expected.items()} == {
+        name: counts[name] for name in expected
+    }
+    assert not monitor.left.any()
+
+
 def test_arena_is_reproducible(scenario):
     arena = Arena(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
     assert arena.play_control("random", 50, 3) == arena.play_control("random", 50, 3)
@@ -199,11 +250,15 @@ def test_diversity_weight_falls_over_the_rounds():
 @pytest.mark.parametrize(
     "spoiled", [{"detector": "mamba-mo"}, {"generator": "cvea"}, {"algo": "pppo"}]
 )
-def test_unknown_names_are_refused_before_anything_is_fitted(rows, spoiled):
-    seen: list = []
+def test_unknown_names_are_refused_before_anything_is_fitted(rows, spoiled, monkeypatch):
+    def fit(*_):
+        raise AssertionError("fitted")
+
+    monkeypatch.setattr(ExtraTreesDetector, "fit", fit)
+    monkeypatch.setattr(ConditionalVAE, "fit", fit)
+    settings = HardeningSettings(**{"detector": "extra-trees", **spoiled})
     with pytest.raises(InputError, match="did you mean"):
-        harden(*rows, HardeningSettings(**spoiled), 0, on_round=seen.append)
-    assert seen == []
+        harden(*rows, settings, 0)
 
 
 @pytest.mark.parametrize(

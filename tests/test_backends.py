@@ -1,20 +1,25 @@
 """Backends that others bring: the conformance check, the families, ONNX and a real plugin."""
 
 import copy
+import os
 import pickle
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from skl2onnx import to_onnx
+from sklearn.datasets import load_wine
 from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import StandardScaler
 
+import common.registry
 import detectors
 from agents.hardening import harden
 from agents.settings import HardeningSettings
@@ -26,6 +31,7 @@ from detectors.families import pyod_modules
 from detectors.replay import replay_set
 from detectors.trees import ExtraTreesDetector
 from envs import env_id
+from envs.core import make_core
 from envs.latent_anomaly import LatentAnomalyEnv
 from envs.registration import find_env
 from envs.retrain import DetectorRetrainWrapper, VectorDetectorRetrainWrapper
@@ -186,6 +192,57 @@ def test_outlier_detector_keeps_its_ranking_until_it_is_hardened(rows):
     hardened = copy.deepcopy(detector).partial_fit(*replay_set(X, y, bank, 0.5))
     assert hardened.predict(bank).mean() > 0.9
     assert roc_auc_score(y, hardened.decision_function(X)) > 0.9
+
+
+def test_confident_classifier_keeps_its_ranking(rows):
+    X, y = 40 * rows[0], rows[1]
+    detector = detectors.make("sklearn:naive_bayes.GaussianNB").fit(X[:60], y[60:120] | y[-60:])
+    logarithm = (
+        GaussianNB()
+        .fit(StandardScaler().fit_transform(X[:60]), y[60:120] | y[-60:])
+        .predict_log_proba(StandardScaler().fit(X[:60]).transform(X))
+    )
+    order = (logarithm[:, 1] - logarithm[:, 0]).argsort()
+    assert (np.diff(detector.decision_function(X)[order]) >= 0).all()
+    assert len(np.unique(detector.decision_function(X))) > 0.9 * len(X)
+
+
+@pytest.mark.parametrize("id", ["pyod:COF", "pyod:SOD", "pyod:CD"])
+def test_detector_that_cannot_score_a_row_alone_is_refused(rows, id):
+    with pytest.raises(InputError, match=f"{id} refuses the rows: it .* a row alone"):
+        detectors.make(id).fit(*rows)
+
+
+def test_refused_rows_are_one_sentence(rows):
+    with pytest.raises(InputError, match="pyod:MAD refuses the rows: MAD"):
+        detectors.make("pyod:MAD").fit(*rows)
+
+
+def test_id_whose_env_would_be_another_ones_is_refused_and_forgotten():
+    with pytest.raises(InputError, match="attacks pyod:LOF"):
+        detectors.register("pyod.LOF", "test_backends:Sound")
+    assert "pyod.LOF" not in detectors.ids()
+    assert find_env("LatentAnomaly/pyod.LOF-v0")[1] == "pyod:LOF"
+
+
+def test_package_that_offers_a_taken_id_is_left_out_with_a_warning(monkeypatch):
+    offered = EntryPoint("catboost", "somewhere:Else", "swift_hydra.detectors")
+    monkeypatch.setattr(common.registry, "entry_points", lambda group: [offered])
+    with pytest.warns(UserWarning, match="somewhere:Else is left out: .*already"):
+        detectors.registry.register_entry_points()
+    assert detectors.registry.spec("catboost").entry_point != "somewhere:Else"
+
+
+def test_exported_again_is_attacked_anew(rows, tmp_path):
+    path, (X, y) = tmp_path / "model.onnx", load_wine(return_X_y=True)
+    scores = []
+    for i, label in enumerate((y == 0, y == 1)):
+        forest = ExtraTreesClassifier(5, random_state=0).fit(X, label)
+        path.write_bytes(to_onnx(forest, X[:1].astype(np.float32)).SerializeToString())
+        os.utime(path, (i, i))
+        core = make_core(1, data="wine", protocol="full", detector=f"onnx:{path}")
+        scores.append(core.detector.decision_function(X))
+    assert not np.allclose(*scores)
 
 
 def test_scikit_learns_outlier_sign_is_turned(rows):

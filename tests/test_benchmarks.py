@@ -96,6 +96,14 @@ def test_interrupted_run_keeps_finished_cells_and_goes_on(settings):
     assert all(file.read_bytes() == content for file, content in kept.items())
 
 
+def test_what_a_killed_run_left_half_written_is_no_cell(settings):
+    table, fits = first_column()
+    first = run_grid(settings, table)
+    (settings.out / "cells" / "first" / ".wine-full-0.json.x1.json").write_text("")
+    pd.testing.assert_frame_equal(run_grid(settings, table), first)
+    assert len(fits) == 12
+
+
 def test_seed_0_runs_over_all_sets_first_and_cheap_sets_before_dear_ones(settings):
     table, fits = first_column()
     run_grid(replace(settings, protocols=("full",)), table)
@@ -224,6 +232,10 @@ def test_p_value_is_the_exact_signed_rank_test():
     worse = better - [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]
     assert tables.p_value(better, worse) == pytest.approx(2 / 2**6)
     assert tables.p_value(better, better) == 1.0
+
+
+def test_p_value_of_nothing_is_missing():
+    assert np.isnan(tables.p_value(pd.Series(dtype=float), pd.Series(dtype=float)))
 
 
 def test_cells_that_one_method_lacks_count_for_none():

@@ -162,6 +162,13 @@ def test_bad_arguments_of_an_attack_are_one_sentence(tmp_path):
     assert_one_sentence(command("evaluate.py", "--json", tmp_path), "--json")
 
 
+def test_folder_below_a_file_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "sub"
+    assert_one_sentence(command("train.py", "--data", "wine", "--out", below), "is a file", "--out")
+    assert_one_sentence(command("evaluate.py", "--json", below / "f"), "is a file", "--json")
+
+
 def test_unknown_env_is_one_sentence():
     done = command("evaluate.py", "--env-id", "LatentAnomly-v0")
     assert_one_sentence(done, "did you mean LatentAnomaly-v0")
@@ -203,6 +210,7 @@ def test_plugins_backend_is_trained_and_attacked(folder, csv):
     for run in runs:
         metrics = json.loads((run / "metrics.json").read_text())
         assert compared["search"][run.name]["queries"] == metrics["history"][0]["queries"]
+        assert compared["search"][run.name]["bank"] == len(pd.read_parquet(run / "bank.parquet"))
         after = compared["detection"][f"{run.name}, after hardening"]
         assert after == metrics["detection"]["after hardening"]
     assert_one_sentence(command("evaluate.py", "--compare", runs[0]), "two run folders")

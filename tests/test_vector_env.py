@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from common.errors import InputError
 from envs import FLAGSHIP
 from envs.sb3 import SB3VecEnv
 from envs.vector import LatentAnomalyVectorEnv
@@ -47,6 +48,20 @@ def test_native_env_equals_the_loop_step_for_step(scenario):
             assert_alike(a, b)
         finished += [results[0][2].sum(), results[0][3].sum()]
     assert (finished > 0).all(), "neither end of an episode may go untested"
+
+
+def test_options_and_seeds_of_each_lane_are_as_in_the_loop(scenario):
+    native = gym.make_vec(FLAGSHIP, N_LANES, scenario=scenario)
+    make = partial(gym.make, FLAGSHIP, scenario=scenario)
+    loop = SyncVectorEnv([make] * N_LANES, autoreset_mode=AutoresetMode.SAME_STEP)
+    seeds = [7, 3, 3, 0, 11]
+    for arguments in ({"seed": seeds}, {"options": {"row": 3}}, {"seed": 4}):
+        for a, b in zip(native.reset(**arguments), loop.reset(**arguments), strict=True):
+            assert_alike(a, b)
+    with pytest.raises(InputError, match="pass a row number"):
+        native.reset(options={"row": -1})
+    with pytest.raises(InputError, match="render_mode"):
+        gym.make_vec(FLAGSHIP, N_LANES, scenario=scenario, render_mode="rgb_array")
 
 
 def test_lanes_do_not_disturb_each_other(scenario):
