@@ -50,7 +50,7 @@ class SearchMonitor(VectorWrapper):
         The first to finish are the short ones, so counting those would favour what ends early.
         """
         self.counts, self.bar = SearchCounts(), bar
-        self.left = np.full(self.num_envs, quota)
+        self.left = np.full(self.num_envs, quota, dtype=np.float64)
 
     def step(
         self, actions: np.ndarray

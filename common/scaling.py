@@ -14,10 +14,10 @@ REACH = 1.0
 FAR = 1e30  # deviations; float32 holds them
 
 
-def compress(u: Tensor) -> Tensor:
-    """Identity within +-3, logarithmic beyond, with a continuous slope."""
-    beyond = F.softshrink(u, LINEAR_RANGE)
-    return u.clamp(-LINEAR_RANGE, LINEAR_RANGE) + beyond.sign() * torch.log1p(beyond.abs())
+def compress(u: Tensor, linear_range: float = LINEAR_RANGE) -> Tensor:
+    """Identity within +-`linear_range`, logarithmic beyond, with a continuous slope."""
+    beyond = F.softshrink(u, linear_range)
+    return u.clamp(-linear_range, linear_range) + beyond.sign() * torch.log1p(beyond.abs())
 
 
 def expand(t: Tensor) -> Tensor:

@@ -203,5 +203,4 @@ def classifier_log_odds(estimator: Any, X: np.ndarray) -> np.ndarray:
         else:
             logarithm = np.log(np.asarray(estimator.predict_proba(X), np.float64))
     log_odds = (logarithm[:, 1] - logarithm[:, 0]).clip(-CERTAIN, CERTAIN)
-    beyond = (np.abs(log_odds) - CONFIDENT).clip(min=0)
-    return log_odds.clip(-CONFIDENT, CONFIDENT) + np.sign(log_odds) * np.log1p(beyond)
+    return compress(torch.from_numpy(log_odds), CONFIDENT).numpy()

@@ -84,8 +84,15 @@ class LatentCore:
         high = np.r_[np.full(self.latent_dim, self.limit), extra_high]
         return low.astype(np.float32), high.astype(np.float32)
 
-    def draw_start(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
-        """Draw a training row and latent noise, float64 (latent_dim,), for an episode's start."""
+    def draw_start(
+        self, rng: np.random.Generator, options: Mapping[str, Any] | None = None
+    ) -> tuple[int, np.ndarray]:
+        """Draw a training row and latent noise, float64 (latent_dim,), for an episode's start.
+
+        `options={"row": i}` picks row i, without noise.
+        """
+        if options and "row" in options:
+            return check_row(options["row"], len(self.scenario.X)), np.zeros(self.latent_dim)
         return int(rng.integers(len(self.latents))), rng.standard_normal(self.latent_dim)
 
     def reset(self, lanes: Tensor, rows: np.ndarray, noise: np.ndarray) -> None:
@@ -161,9 +168,8 @@ class LatentCore:
         self.latents = torch.from_numpy(generator.encode(self.scenario.X, self.scenario.y))
 
 
-def check_row(row: Any, core: LatentCore) -> int:
+def check_row(row: Any, n_rows: int) -> int:
     """Return `row` as an index of a training row, or raise `InputError`."""
-    n_rows = len(core.scenario.X)
     if not isinstance(row, int | np.integer) or not 0 <= row < n_rows:
         raise InputError(f"options['row'] is {row!r}; pass a row number from 0 to {n_rows - 1}.")
     return int(row)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from envs.core import LatentCore, Step, check_row, make_core
+from envs.core import LatentCore, Step, make_core
 from envs.rendering import draw_scene
 
 FIRST = torch.tensor([0])
@@ -43,10 +43,7 @@ class LatentAnomalyEnv(gym.Env[np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode; `options={"row": i}` starts at training row i, without noise."""
         super().reset(seed=seed)
-        if options and "row" in options:
-            self.row, noise = check_row(options["row"], self.core), np.zeros(self.core.latent_dim)
-        else:
-            self.row, noise = self.core.draw_start(self.np_random)
+        self.row, noise = self.core.draw_start(self.np_random, options)
         self.core.reset(FIRST, np.array([self.row]), noise[None])
         return self.core.observe()[0], {"row": self.row}
 

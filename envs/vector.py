@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from common.errors import InputError
-from envs.core import LatentCore, Step, check_row, make_core
+from envs.core import LatentCore, Step, make_core
 
 
 class LatentAnomalyVectorEnv(VectorEnv):
@@ -69,12 +69,7 @@ class LatentAnomalyVectorEnv(VectorEnv):
                 for rng, own in zip(self.lane_rngs, seed, strict=True)
             ]
         everywhere = np.ones(self.num_envs, dtype=np.bool_)
-        if options and "row" in options:
-            self.rows[:] = check_row(options["row"], self.core)
-            noise = np.zeros((self.num_envs, self.core.latent_dim))
-            self.core.reset(torch.arange(self.num_envs), self.rows, noise)
-        else:
-            self._start(everywhere)
+        self._start(everywhere, options)
         return self.core.observe(), self._row_info(everywhere)
 
     def step(
@@ -101,9 +96,9 @@ class LatentAnomalyVectorEnv(VectorEnv):
         infos.update(self._row_info(everywhere))
         return self.core.observe(), outcome.reward.double().numpy(), terminated, truncated, infos
 
-    def _start(self, lanes: np.ndarray) -> None:
+    def _start(self, lanes: np.ndarray, options: dict[str, Any] | None = None) -> None:
         chosen = np.flatnonzero(lanes)
-        starts = [self.core.draw_start(self.lane_rngs[lane]) for lane in chosen]
+        starts = [self.core.draw_start(self.lane_rngs[lane], options) for lane in chosen]
         self.rows[chosen] = [row for row, _ in starts]
         noise = np.stack([noise for _, noise in starts])
         self.core.reset(torch.from_numpy(chosen), self.rows[chosen], noise)

@@ -195,13 +195,11 @@ def test_outlier_detector_keeps_its_ranking_until_it_is_hardened(rows):
 
 
 def test_confident_classifier_keeps_its_ranking(rows):
-    X, y = 40 * rows[0], rows[1]
-    detector = detectors.make("sklearn:naive_bayes.GaussianNB").fit(X[:60], y[60:120] | y[-60:])
-    logarithm = (
-        GaussianNB()
-        .fit(StandardScaler().fit_transform(X[:60]), y[60:120] | y[-60:])
-        .predict_log_proba(StandardScaler().fit(X[:60]).transform(X))
-    )
+    X, seen, labels = 40 * rows[0], 40 * rows[0][:60], rows[1][-60:]
+    detector = detectors.make("sklearn:naive_bayes.GaussianNB").fit(seen, labels)
+    scaler = StandardScaler().fit(seen)
+    naive_bayes = GaussianNB().fit(scaler.transform(seen), labels)
+    logarithm = naive_bayes.predict_log_proba(scaler.transform(X))
     order = (logarithm[:, 1] - logarithm[:, 0]).argsort()
     assert (np.diff(detector.decision_function(X)[order]) >= 0).all()
     assert len(np.unique(detector.decision_function(X))) > 0.9 * len(X)
