@@ -26,6 +26,10 @@ class Control:
         self.env = env
         self.rng = np.random.default_rng(seed)
 
+    def set_env(self, env: VecEnv) -> None:
+        """Act in another env from now on."""
+        self.env = env
+
     def learn(self, total_timesteps: int, **unused: Any) -> Self:
         """Play at least `total_timesteps` steps, counted over all lanes."""
         observations = self.env.reset()

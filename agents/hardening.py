@@ -133,6 +133,7 @@ class Search:
         if index + 1 < self.settings.rounds:
             self.retraining.retrain()
             self._refresh_generator()
+            self.agent.set_env(self.agent.env)  # it resets: what was observed last is out of date
         else:
             self.core.remember(self.retraining.take_best())
         record = {

@@ -16,14 +16,13 @@ import detectors
 from common.errors import InputError
 from common.randomness import global_seed
 from common.scaling import WINSOR, compress
-from detectors.refitted import RefittedDetector, probability_log_odds
+from detectors.log_odds import class_log_odds, vote_log_odds
+from detectors.refitted import RefittedDetector
 
 CONTAMINATION = 0.1  # PyOD's default share of training rows that count as anomalies
 HEAD_TREES = 200
 KINDS_WITH_ZERO = (ClassifierMixin, OutlierMixin)  # their decision functions change sign there
 SUPERVISED_PYOD = {"XGBOD", "DevNet"}
-CERTAIN = 700.0  # log-odds of a probability that float64 cannot tell from 0 or 1
-CONFIDENT = 7.0  # log-odds beyond which a classifier's grow with the logarithm
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class AdaptedDetector(RefittedDetector):
         if self.head_ is None:
             return score
         augmented = np.column_stack([scaled, score])
-        return probability_log_odds(self.head_.predict_proba(augmented)[:, 1])
+        return vote_log_odds(self.head_.predict_proba(augmented)[:, 1])
 
 
 @contextmanager
@@ -192,15 +191,7 @@ def scores(estimator: Any, X: np.ndarray) -> np.ndarray:
     if hasattr(estimator, "decision_function"):
         sign = -1.0 if is_scikit_outlier(estimator) else 1.0
         return sign * np.asarray(estimator.decision_function(X), np.float64)
-    return classifier_log_odds(estimator, X)
-
-
-def classifier_log_odds(estimator: Any, X: np.ndarray) -> np.ndarray:
-    """Return a classifier's log-odds of class 1, float64 (n,), tamed beyond +-7 but not tied."""
     with np.errstate(divide="ignore"):
         if hasattr(estimator, "predict_log_proba"):
-            logarithm = np.asarray(estimator.predict_log_proba(X), np.float64)
-        else:
-            logarithm = np.log(np.asarray(estimator.predict_proba(X), np.float64))
-    log_odds = (logarithm[:, 1] - logarithm[:, 0]).clip(-CERTAIN, CERTAIN)
-    return compress(torch.from_numpy(log_odds), CONFIDENT).numpy()
+            return class_log_odds(np.asarray(estimator.predict_log_proba(X), np.float64))
+        return class_log_odds(np.log(np.asarray(estimator.predict_proba(X), np.float64)))

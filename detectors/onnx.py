@@ -9,8 +9,9 @@ from common.errors import InputError
 from common.files import read_json, replacing, write_json
 from detectors.adapter import Score
 from detectors.base import Detector
-from detectors.refitted import probability_log_odds
+from detectors.log_odds import class_log_odds
 
+RESOLUTION = float(np.finfo(np.float32).eps)  # of probabilities that sum up to 1
 LOG_ODDS = "swift_hydra.output"  # in the metadata of a model whose score needs no conversion
 
 
@@ -51,7 +52,9 @@ class OnnxDetector(Detector):
         answers = query(self.session_, X, self.path)
         if self.score_ is not None:
             return self.score_(answers)
-        return answers if answers.ndim == 1 else probability_log_odds(answers[:, 1])
+        if answers.ndim == 1:
+            return answers
+        return class_log_odds(np.log(answers.clip(min=RESOLUTION)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the session, which cannot be copied; it is opened anew."""

@@ -10,8 +10,6 @@ from common.files import read_json, reading_saved, write_json
 from common.weights import load_weights, save_weights
 from detectors.base import Detector
 
-SMALLEST_PROBABILITY = 1e-3
-
 
 class RefittedDetector(Detector):
     """Saved without pickle. Subclasses say in `_refit` how to fit.
@@ -51,9 +49,3 @@ class RefittedDetector(Detector):
             detector = cls(**settings)
             arrays = [rows[name].numpy() for name in ("X", "y", "weight", "synthetic")]
         return detector.fit(*arrays)
-
-
-def probability_log_odds(probability: np.ndarray) -> np.ndarray:
-    """Return the log-odds of probabilities, float (n,), kept 0.001 away from 0 and 1."""
-    clipped = probability.clip(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-    return np.log(clipped / (1 - clipped))

@@ -1,4 +1,4 @@
-"""Tree ensembles as black boxes: they are refitted, and only their probability is seen."""
+"""Tree ensembles as black boxes: they are refitted, and only their log-odds are seen."""
 
 from typing import Any
 
@@ -8,14 +8,15 @@ from catboost import CatBoostClassifier
 from sklearn.ensemble import ExtraTreesClassifier
 
 from detectors.base import real_weights
+from detectors.log_odds import class_log_odds, vote_log_odds
 from detectors.memory import synthetic_trust
-from detectors.refitted import RefittedDetector, probability_log_odds
+from detectors.refitted import RefittedDetector
 
 TRUST_WEIGHT = 4.0
 
 
 class TreesDetector(RefittedDetector):
-    """A classifier of rows, of which only the probability is used.
+    """A classifier of rows, of which only the log-odds are used.
 
     Where there are synthetic rows and they are trusted, a second one learns from all rows, and the
     log-odds are the mean of both, weighted 1 and 4 times the trust in synthetic rows
@@ -28,8 +29,8 @@ class TreesDetector(RefittedDetector):
         """Return an unfitted classifier with `fit(X, y, sample_weight)`."""
         raise NotImplementedError
 
-    def probability(self, classifier: Any, X: np.ndarray) -> np.ndarray:
-        """Return a fitted classifier's probability of anomaly, float64 (n,), of rows (n, d)."""
+    def ask(self, classifier: Any, X: np.ndarray) -> np.ndarray:
+        """Return a fitted classifier's log-odds of anomaly, float64 (n,), of rows (n, d)."""
         raise NotImplementedError
 
     def _refit(
@@ -63,11 +64,10 @@ class TreesDetector(RefittedDetector):
             self.of_all_ = self.make_classifier().fit(X, y, sample_weight=weight)
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
-        of_real = probability_log_odds(self.probability(self.of_real_, X))
+        of_real = self.ask(self.of_real_, X)
         if self.of_all_ is None:
             return of_real
-        of_all = probability_log_odds(self.probability(self.of_all_, X))
-        return (of_real + self.share_ * of_all) / (1 + self.share_)
+        return (of_real + self.share_ * self.ask(self.of_all_, X)) / (1 + self.share_)
 
 
 def real_rows(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -90,12 +90,12 @@ class ExtraTreesDetector(TreesDetector):
         """Return the unfitted forest."""
         return ExtraTreesClassifier(**self.get_params())
 
-    def probability(self, classifier: ExtraTreesClassifier, X: np.ndarray) -> np.ndarray:
+    def ask(self, classifier: ExtraTreesClassifier, X: np.ndarray) -> np.ndarray:
         """Average the trees' votes without the forest's overhead, which dominates on few rows."""
         with np.errstate(over="ignore"):
             rows = X.astype(np.float32)
         votes = (tree.tree_.predict(rows)[:, 1] for tree in classifier.estimators_)
-        return sum(votes, np.zeros(len(rows))) / len(classifier.estimators_)
+        return vote_log_odds(sum(votes, np.zeros(len(rows))) / len(classifier.estimators_))
 
 
 class CatBoostDetector(TreesDetector):
@@ -118,6 +118,6 @@ class CatBoostDetector(TreesDetector):
             allow_writing_files=False,
         )
 
-    def probability(self, classifier: CatBoostClassifier, X: np.ndarray) -> np.ndarray:
+    def ask(self, classifier: CatBoostClassifier, X: np.ndarray) -> np.ndarray:
         """Ask CatBoost, which marks the array that it is given as read-only: a view takes it."""
-        return classifier.predict_proba(X.view())[:, 1]
+        return class_log_odds(classifier.predict_log_proba(X.view()))

@@ -78,6 +78,7 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
         self.retrain_every, self.top_l = retrain_every, top_l
         if retrain_every is not None:
             require_trainable(self.core.detector)
+        self.returns = np.zeros(env.num_envs)
         self._forget()
 
     @property
@@ -125,7 +126,6 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
     def _forget(self) -> None:
         self.found: list[np.ndarray] = []
         self.found_returns: list[float] = []
-        self.returns = np.zeros(self.env.num_envs)
 
 
 def retrain(core: LatentCore, found: np.ndarray) -> None:

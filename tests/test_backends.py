@@ -29,7 +29,7 @@ from detectors.adapter import AdaptedDetector
 from detectors.base import Detector
 from detectors.families import pyod_modules
 from detectors.replay import replay_set
-from detectors.trees import ExtraTreesDetector
+from detectors.trees import CatBoostDetector, ExtraTreesDetector
 from envs import env_id
 from envs.core import make_core
 from envs.latent_anomaly import LatentAnomalyEnv
@@ -205,6 +205,23 @@ def test_confident_classifier_keeps_its_ranking(rows):
     assert len(np.unique(detector.decision_function(X))) > 0.9 * len(X)
 
 
+@pytest.fixture
+def plain() -> tuple[np.ndarray, np.ndarray]:
+    """Rows that a classifier tells apart without doubt."""
+    y = np.repeat([0, 1], [1000, 20])
+    return np.random.default_rng(0).normal(size=(1020, 4)) + 5 * y[:, None], y
+
+
+def test_confident_boosted_trees_keep_their_ranking(plain):
+    X, y = plain
+    detector = CatBoostDetector().fit(X, y, sample_weight=np.ones(len(y)))
+    own = detector.of_real_.predict(X, prediction_type="RawFormulaVal")
+    scores = detector.decision_function(X)
+    assert scores.min() < -7
+    assert len(np.unique(scores)) == len(np.unique(own))
+    assert (np.diff(scores[own.argsort()]) >= 0).all()
+
+
 @pytest.mark.parametrize("id", ["pyod:COF", "pyod:SOD", "pyod:CD"])
 def test_detector_that_cannot_score_a_row_alone_is_refused(rows, id):
     with pytest.raises(InputError, match=f"{id} refuses the rows: it .* a row alone"):
@@ -316,6 +333,19 @@ def test_onnx_scorer_scores_as_what_it_was_made_from(exported, rows, tmp_path):
     ):
         np.testing.assert_array_equal(other.decision_function(X), scores)
     assert detectors.check_detector(f"onnx:{path}", X, y) == []
+
+
+def test_confident_onnx_classifier_keeps_its_ranking(plain, tmp_path):
+    X, y = plain
+    naive_bayes = GaussianNB().fit(X, y)
+    (tmp_path / "bayes.onnx").write_bytes(
+        to_onnx(naive_bayes, X[:1].astype(np.float32)).SerializeToString()
+    )
+    scores = detectors.make(f"onnx:{tmp_path / 'bayes.onnx'}").fit(X, y).decision_function(X)
+    logarithm = naive_bayes.predict_log_proba(X)
+    order = (logarithm[:, 1] - logarithm[:, 0]).argsort()
+    assert scores.min() < -8
+    assert (np.diff(scores[order]) > -0.01).all()
 
 
 def test_onnx_scorer_is_attacked_but_not_retrained(exported, rows):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from stable_baselines3 import PPO
 
 import detectors
 from agents.hardening import harden
@@ -26,6 +27,18 @@ class RecordingDetector(MambaMoEDetector):
         self.steps = 20
         self.fitted_on = X, y, weight, synthetic
         super()._fit(X, y, weight, synthetic)
+
+
+class WatchedPPO(PPO):
+    """PPO that keeps what it observed last, and what there is to observe, as a rollout starts."""
+
+    def __init__(self, policy, env, **settings):
+        self.observed = []
+        super().__init__(policy, env, n_steps=32, **settings)
+
+    def collect_rollouts(self, env, *arguments, **keywords):
+        self.observed.append((self._last_obs, env.get_attr("core")[0].observe()))
+        return super().collect_rollouts(env, *arguments, **keywords)
 
 
 @pytest.fixture
@@ -120,6 +133,28 @@ def test_vector_wrapper_retrains_once_per_batch_of_finds(scenario):
     env.reset(seed=0)
     assert env.core.detector is scenario.detector
     assert len(env.core.bank) == 0
+
+
+def test_returns_of_running_episodes_outlast_a_retraining(scenario):
+    env = VectorDetectorRetrainWrapper(
+        LatentAnomalyVectorEnv(16, scenario=scenario), retrain_every=1
+    )
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    returns = np.zeros(16)
+    while not len(env.core.bank):
+        _, rewards, terminated, truncated, _ = env.step(env.action_space.sample())
+        returns = np.where(terminated | truncated, 0, returns + rewards)
+    assert returns.any()
+    np.testing.assert_allclose(env.returns, returns)
+
+
+def test_agents_observe_anew_after_a_retraining(rows):
+    X, y = rows
+    agent = harden(X, y, replace(QUICK, algo=f"{__name__}:WatchedPPO"), seed=0).agent
+    assert len(agent.observed) == QUICK.rounds
+    for observed, current in agent.observed:
+        np.testing.assert_array_equal(observed, current)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.9])
