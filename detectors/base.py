@@ -57,7 +57,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         Args:
             X: rows, float (n, d).
             y: labels (n,), 0 and 1, both present.
-            sample_weight: weights, float (n,); by default both classes weigh the same in sum.
+            sample_weight: weights, float (n,); by default `sqrt_balanced_weights`.
             synthetic: which rows were generated, bool (n,); by default none. Backends may use it.
 
         Raises:
@@ -159,7 +159,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         if not reset and not np.array_equal(classes, self.classes_):
             raise ValueError(f"The labels were {self.classes_} in fit, but now are {classes}.")
         weight = (
-            balanced_weights(encoded)
+            sqrt_balanced_weights(encoded)
             if sample_weight is None
             else _check_sample_weight(sample_weight, X, ensure_non_negative=True)
         )
@@ -179,10 +179,13 @@ def check_contamination(contamination: float) -> None:
         raise InputError(f"contamination is {contamination}; give more than 0 and less than 1.")
 
 
-def balanced_weights(y: np.ndarray) -> np.ndarray:
-    """Weights, float64 (n,), under which both classes of `y` weigh n / 2 in sum."""
-    counts = np.bincount(y, minlength=2)
-    return len(y) / 2 / counts[y]
+def sqrt_balanced_weights(y: np.ndarray) -> np.ndarray:
+    """Weights, float64 (n,): the root of those of balanced classes, and 1 for label 0.
+
+    Half-way between rows that count alike and classes that do, as in CatBoost's `SqrtBalanced`.
+    """
+    normals, anomalies = np.bincount(y, minlength=2)
+    return np.where(y == 1, np.sqrt(normals / anomalies), 1.0)
 
 
 def real_weights(y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 
-from detectors.base import Detector, balanced_weights
+from detectors.base import Detector, sqrt_balanced_weights
 
 
 def replay_set(
@@ -17,14 +17,14 @@ def replay_set(
         y: their labels, int (n,).
         bank: synthetic anomalies, float (m, d).
         synthetic_weight: share in [0, 1) of the anomalies' weight that the bank gets; the classes
-            weigh the same in sum whatever it is.
+            weigh what they do without a bank whatever it is.
     """
-    weight = balanced_weights(y)
+    weight = sqrt_balanced_weights(y)
     synthetic = np.repeat([False, True], [len(X), len(bank)])
     if len(bank):
+        of_bank = synthetic_weight * weight[y == 1].sum()
         weight[y == 1] *= 1 - synthetic_weight
-        per_row = synthetic_weight * len(y) / 2 / len(bank)
-        weight = np.concatenate([weight, np.full(len(bank), per_row)])
+        weight = np.concatenate([weight, np.full(len(bank), of_bank / len(bank))])
     labels = np.concatenate([y, np.ones(len(bank), dtype=y.dtype)])
     return np.concatenate([X, bank]), labels, weight, synthetic
 

@@ -18,7 +18,7 @@ import detectors
 from common.errors import InputError
 from common.files import read_json, write_json
 from common.randomness import torch_seed
-from detectors.base import balanced_weights
+from detectors.base import sqrt_balanced_weights
 from detectors.mamba_moe import MambaMoEDetector, suggest_n_experts
 from detectors.memory import Memory
 from detectors.neighbour_expert import NeighbourExpert, opinions_of_known
@@ -419,7 +419,7 @@ def test_neighbours_do_not_depend_on_the_order_of_columns_of_which_some_are_sums
 def test_tree_expert_answers_as_catboost_does(X, n_anomalies):
     y = (np.arange(len(X)) < n_anomalies).astype(int)
     rows = torch.from_numpy(X).float()
-    experts = TreeExperts(3, 20, 2).fit(1, rows, y, balanced_weights(y), seed=0)
+    experts = TreeExperts(3, 20, 2).fit(1, rows, y, sqrt_balanced_weights(y), seed=0)
     silent, logits, unfitted = experts(rows).T
     assert not silent.any()
     assert not unfitted.any()
@@ -427,7 +427,7 @@ def test_tree_expert_answers_as_catboost_does(X, n_anomalies):
         assert (logits == 0).all()
         return
     booster = make_booster(20, seed=0)
-    booster.fit(rows.numpy(), y, sample_weight=balanced_weights(y))
+    booster.fit(rows.numpy(), y, sample_weight=sqrt_balanced_weights(y))
     expected = booster.predict(rows.numpy(), prediction_type="RawFormulaVal")
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
@@ -473,11 +473,11 @@ def test_encoding_is_finite_monotone_and_of_the_right_shape(X):
     assert (higher >= encoded - 1e-5).all()
 
 
-def test_balanced_weights_sum_alike():
+def test_classes_weigh_as_the_roots_of_their_sizes():
     y = np.repeat([0, 1], [90, 10])
-    weight = balanced_weights(y)
-    assert weight[y == 0].sum() == pytest.approx(weight[y == 1].sum())
-    assert weight.sum() == pytest.approx(len(y))
+    weight = sqrt_balanced_weights(y)
+    assert (weight[y == 0] == 1).all()
+    assert weight[y == 1].sum() / weight[y == 0].sum() == pytest.approx((10 / 90) ** 0.5)
 
 
 def test_typo_is_answered_with_the_nearest_id():

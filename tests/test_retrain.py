@@ -158,12 +158,14 @@ def test_agents_observe_anew_after_a_retraining(rows):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.9])
-def test_replay_set_balances_classes_and_sources(rows, share):
+def test_replay_set_keeps_the_weight_of_the_classes(rows, share):
     X, y = rows
     bank = np.full((7, X.shape[1]), 9.0)
     joined, labels, weight, synthetic = replay_set(X, y, bank, share)
     assert joined.shape == (len(X) + 7, X.shape[1])
     assert synthetic.sum() == 7
     assert (labels[synthetic] == 1).all()
-    assert weight[labels == 1].sum() == pytest.approx(weight[labels == 0].sum())
+    known, normals = y.sum(), (y == 0).sum()
+    assert weight[labels == 0].sum() == normals
+    assert weight[labels == 1].sum() == pytest.approx(np.sqrt(known * normals))
     assert weight[synthetic].sum() == pytest.approx(share * weight[labels == 1].sum())
