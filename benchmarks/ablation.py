@@ -19,6 +19,7 @@ from benchmarks.methods import (
 from benchmarks.settings import GridSettings
 from benchmarks.tables import (
     by_protocol,
+    comparable,
     coverage,
     failures,
     markdown,
@@ -116,7 +117,7 @@ def summarise(done: pd.DataFrame) -> pd.DataFrame:
         tests[f"p, {protocol}"] = pd.Series(
             {row: p_value(auroc[row], auroc[before]) for before, row in pairwise(rows)}
         )
-    sums = done.groupby("method")[["queries", "bypasses", "successes"]].sum(min_count=1)
+    sums = comparable(done).groupby("method")[["queries", "bypasses", "successes"]].sum(min_count=1)
     columns["bypasses per 1000"] = 1000 * sums["bypasses"] / sums["queries"]
     columns["found per 1000"] = 1000 * sums["successes"] / sums["queries"]
     table = pd.DataFrame(columns | times(done) | tests)
@@ -143,9 +144,8 @@ def policy_ratios(done: pd.DataFrame) -> pd.DataFrame:
 
     The ratio is the median over the sets on which the random policy finds anything.
     """
-    found = done.pivot_table(index="set", columns="method", values="successes", aggfunc="sum")
-    asked = done.pivot_table(index="set", columns="method", values="queries", aggfunc="sum")
-    rate = found / asked
+    sums = comparable(done).groupby(["set", "method"])[["successes", "queries"]].sum()
+    rate = (sums["successes"] / sums["queries"]).unstack()
     lines = {}
     for detector, (random, ppo) in POLICIES.items():
         if {random, ppo} <= set(rate):

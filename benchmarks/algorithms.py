@@ -14,8 +14,9 @@ import tyro
 from tqdm import tqdm
 
 from agents.algorithms import ALGORITHMS, find_algorithm
-from common.errors import run_command
+from common.errors import check_at_least, run_command
 from common.files import write_json
+from common.registry import check_names
 
 COLUMNS = ("bypasses_per_1000", "successes_per_1000", "seconds", "auroc_before", "auroc_after")
 
@@ -56,7 +57,10 @@ def compare(settings: AlgorithmSettings) -> list[dict[str, Any]]:
         InputError: an unknown algorithm, set, protocol or detector.
     """
     from agents.report import format_table
+    from data import PROTOCOLS
 
+    check_names("protocol", [settings.protocol], PROTOCOLS)
+    check_at_least(settings, rounds=1, timesteps=1, seeds=1)
     for algo in settings.algos:
         find_algorithm(algo)
     seeds = range(settings.seeds)

@@ -13,8 +13,9 @@ import pandas as pd
 import tyro
 from tqdm import tqdm
 
-from common.errors import run_command
+from common.errors import InputError, check_at_least, run_command
 from common.files import read_json, write_json
+from common.registry import check_names
 
 FOUND = ["bypasses", "successes"]
 RANDOM = "random"
@@ -46,12 +47,29 @@ class SearchSettings:
     workers: int = 2
     out: Path = Path("results/search")
 
+    def check(self) -> None:
+        """Raise `InputError` where a name is unknown or a number is out of range."""
+        import benchmarks.methods  # noqa: F401  registers backends
+        import detectors
+        from agents.algorithms import find_algorithm
+        from data import PROTOCOLS
+
+        if not self.data:
+            raise InputError("There is no data; name a folder of .npz files or a set with --data.")
+        for algo in self.algos:
+            find_algorithm(algo)
+        for detector in self.detectors:
+            detectors.make(detector)
+        check_names("protocol", [self.protocol], PROTOCOLS)
+        check_at_least(self, timesteps=1, seed=0, workers=1)
+
 
 def search(settings: SearchSettings) -> pd.DataFrame:
     """Run what is missing; print and write the table of `summarise`."""
     from benchmarks.grid import find_sets
     from benchmarks.tables import markdown, write_text
 
+    settings.check()
     cells = [
         (name, source, detector)
         for name, source in find_sets(settings.data).items()
@@ -63,8 +81,13 @@ def search(settings: SearchSettings) -> pd.DataFrame:
         records = [
             record for cell in tqdm(results, total=len(cells), unit="cell") for record in cell
         ]
-    table = summarise(pd.DataFrame(records))
-    text = f"{settings.protocol}, {settings.timesteps} queries an attack\n\n{markdown(table)}"
+    failed = [record for record in records if "error" in record]
+    if len(failed) == len(cells):
+        raise InputError(f"No detector was attacked: {failed[0]['error']}")
+    table = summarise(pd.DataFrame([record for record in records if "error" not in record]))
+    lines = [f"- {record['set']}, {record['detector']}: {record['error']}" for record in failed]
+    title = f"{settings.protocol}, {settings.timesteps} queries an attack"
+    text = "\n\n".join([title, markdown(table), *lines])
     write_text(text, settings.out / "search.md")
     print(text)
     return table
@@ -73,22 +96,25 @@ def search(settings: SearchSettings) -> pd.DataFrame:
 def kept_or_run(
     settings: SearchSettings, name: str, source: str, detector: str
 ) -> list[dict[str, Any]]:
-    """Return the records of a cell, from its file or else by running it."""
+    """Return the records of a cell, from its file or else by running it.
+
+    A set that cannot be split or fitted gives one record, of its error, which is not kept.
+    """
     from benchmarks.grid import single_thread
 
+    asked = dict.fromkeys((RANDOM, *settings.algos))
     attack = f"{settings.protocol}-{settings.timesteps}-{settings.seed}"
     file = settings.out / "cells" / detector / f"{name}-{attack}.json"
     records: list[dict[str, Any]] = read_json(file) if file.exists() else []
-    left = [
-        algo
-        for algo in (RANDOM, *settings.algos)
-        if algo not in {record["algo"] for record in records}
-    ]
+    left = [algo for algo in asked if algo not in {record["algo"] for record in records}]
     if left:
-        with single_thread():
-            records += run(settings, name, source, detector, left)
+        try:
+            with single_thread():
+                records += run(settings, name, source, detector, left)
+        except InputError as error:
+            return [{"set": name, "detector": detector, "error": str(error)}]
         write_json(file, records)
-    return records
+    return [record for record in records if record["algo"] in asked]
 
 
 def run(

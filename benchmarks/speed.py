@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from common.errors import check_at_least, run_command
+from common.errors import InputError, check_at_least, run_command
 from common.files import replacing
 from common.registry import check_names
 
@@ -84,7 +84,7 @@ class SpeedSettings:
         cases: names of single cases; by default all of the parts.
         rounds: measurements of each case, one after the other's; medians are taken over them.
         seed: of the rows and the models.
-        out: folder for speed.csv and speed.md.
+        out: folder for a CSV file and a table of each part.
     """
 
     parts: tuple[str, ...] = PARTS
@@ -94,15 +94,18 @@ class SpeedSettings:
     out: Path = Path("results")
 
     def chosen(self) -> list[Case]:
-        """Return the cases to measure; raise `InputError` where a name or number is none."""
+        """Return the cases to measure; raise `InputError` where there are none."""
         check_names("part", self.parts, PARTS)
         check_names("case", self.cases, [case.name for case in CASES])
         check_at_least(self, rounds=1)
-        return [
+        chosen = [
             case
             for case in CASES
             if case.part in self.parts and (not self.cases or case.name in self.cases)
         ]
+        if not chosen:
+            raise InputError(f"No case of --cases is of the part {', '.join(self.parts)}.")
+        return chosen
 
 
 def compare(settings: SpeedSettings) -> None:
@@ -119,11 +122,11 @@ def compare(settings: SpeedSettings) -> None:
     for number in range(settings.rounds):
         rounds.append(run(cases, number, settings.seed))
         records = pd.concat(rounds)
-        with replacing(settings.out / "speed.csv") as temporary:
-            records.to_csv(temporary, index=False)
-        text = report(records)
-        write_text(text, settings.out / "speed.md")
-    print(text)
+        for part, rows in records.groupby("part"):
+            with replacing(settings.out / f"speed-{part}.csv") as temporary:
+                rows.to_csv(temporary, index=False)
+            write_text(report(rows), settings.out / f"speed-{part}.md")
+    print(report(records))
 
 
 def run(cases: Sequence[Case], number: int, seed: int) -> "pd.DataFrame":

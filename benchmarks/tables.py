@@ -11,11 +11,20 @@ from data import PROTOCOLS
 MEAN = "mean of the protocols"
 
 
-def per_set(results: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Average a measure over seeds, then over protocols.
+def comparable(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells that all methods have finished, of sets that have some in each protocol.
 
-    Only what all methods have finished counts: seeds of a set and protocol that one lacks are left
-    out for all, and so are sets that lack one of the protocols.
+    Args:
+        results: finished cells of the methods and protocols to compare.
+    """
+    methods = results.groupby(["set", "protocol", "seed"])["method"].transform("nunique")
+    shared = results[methods == results["method"].nunique()]
+    protocols = shared.groupby("set")["protocol"].transform("nunique")
+    return shared[protocols == results["protocol"].nunique()]
+
+
+def per_set(results: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Average a measure of the `comparable` cells over seeds, then over protocols.
 
     Args:
         results: finished cells of the methods and protocols to compare.
@@ -24,11 +33,10 @@ def per_set(results: pd.DataFrame, measure: str) -> pd.DataFrame:
     Returns:
         one row a set, one column a method.
     """
-    cells = results.pivot_table(index=["set", "protocol", "seed"], columns="method", values=measure)
-    seeds_averaged = cells.dropna().groupby(["set", "protocol"]).mean()
-    n_protocols = results["protocol"].nunique()
-    complete = seeds_averaged.groupby("set").filter(lambda rows: len(rows) == n_protocols)
-    return complete.groupby("set").mean()
+    seeds_averaged = comparable(results).pivot_table(
+        index=["set", "protocol"], columns="method", values=measure
+    )
+    return seeds_averaged.groupby("set").mean()
 
 
 def summarise(results: pd.DataFrame, reference: str) -> pd.DataFrame:
@@ -95,6 +103,7 @@ DIGITS = {
     "peak memory, MB": ".0f",
     "bypasses per 1000": ".1f",
     "found per 1000": ".2f",
+    "successes per 1000": ".1f",
 }
 
 
@@ -130,8 +139,9 @@ def report(results: pd.DataFrame, reference: str) -> str:
 
 def coverage(done: pd.DataFrame) -> str:
     """Say which cells a table is made of."""
-    seeds = ", ".join(map(str, sorted(done["seed"].unique())))
-    return f"{len(per_set(done, 'auroc'))} of {done['set'].nunique()} sets, seeds {seeds}"
+    shared = comparable(done)
+    seeds = ", ".join(map(str, sorted(shared["seed"].unique()))) or "none"
+    return f"{shared['set'].nunique()} of {done['set'].nunique()} sets, seeds {seeds}"
 
 
 def failures(results: pd.DataFrame) -> str:

@@ -48,12 +48,12 @@ def test_perceptron_has_as_many_parameters_as_the_active_experts():
 def test_cases_run_in_processes_of_their_own_and_are_written(tmp_path, capsys):
     names = ("evaluate.py --help", "train.py --help")
     compare(SpeedSettings(cases=names, rounds=2, out=tmp_path))
-    records = pd.read_csv(tmp_path / "speed.csv")
+    records = pd.read_csv(tmp_path / "speed-startup.csv")
     assert list(records["case"]) == [*names, *names]
     assert list(records["round"]) == [0, 0, 1, 1]
     assert (records["value"] > 0).all()
     printed = capsys.readouterr().out
-    assert printed.strip() == (tmp_path / "speed.md").read_text().strip()
+    assert printed.strip() == (tmp_path / "speed-startup.md").read_text().strip()
     assert all(name in printed for name in names)
     assert "one thread" in printed
 
@@ -76,6 +76,7 @@ def test_tables_hold_medians_and_multiples_of_the_first_case():
     [
         ({"parts": ("scorin",)}, "did you mean scoring"),
         ({"cases": ("mamba-mo",)}, "did you mean mamba-moe"),
+        ({"parts": ("env",), "cases": ("mamba-moe",)}, "No case of --cases is of the part env"),
         ({"rounds": 0}, "give at least 1"),
     ],
 )

@@ -247,6 +247,8 @@ def test_cells_that_one_method_lacks_count_for_none():
         ~((results["method"] == "b") & (results["set"] == "set0") & (results["seed"] == 1))
     ]
     assert tables.per_set(one_seed, "auroc")["a"]["set0"] == pytest.approx(0.9)
+    first = results[(results["method"] == "a") | (results["seed"] == 0)]
+    assert tables.coverage(first) == "3 of 3 sets, seeds 0"
 
 
 def test_mean_of_the_protocols_averages_seeds_within_a_protocol_first():
@@ -451,6 +453,46 @@ def test_search_compares_with_the_random_policy_and_keeps_what_is_finished(tmp_p
     assert ppo["bypasses, times random's"] == 10
     assert ppo["successes, times random's"] == 0
     assert (tmp_path / "search.md").exists()
+
+
+def test_search_attacks_what_it_hardened_and_lists_what_it_could_not(
+    rows, tmp_path, capsys, monkeypatch
+):
+    X, y = rows
+    normals = X[y == 0]
+    np.savez(tmp_path / "good.npz", X=X, y=y)
+    np.savez(
+        tmp_path / "same.npz",
+        X=np.concatenate([normals, np.ones((5, 4))]),
+        y=np.repeat([0, 1], [len(normals), 5]),
+    )
+    quick = partial(HardeningSettings, generator="background", rounds=0)
+    monkeypatch.setattr("agents.settings.HardeningSettings", quick)
+    settings = SearchSettings((str(tmp_path),), ("extra-trees",), timesteps=640, workers=1)
+    table = search(replace(settings, out=tmp_path / "out"))
+    assert list(table.index) == ["extra-trees, ppo", "extra-trees, random"]
+    assert (table["sets"] == 1).all()
+    assert "- same, extra-trees: " in capsys.readouterr().out
+    assert [file.name for file in (tmp_path / "out" / "cells" / "extra-trees").iterdir()] == [
+        "good-unseen-640-0.json"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"data": ()}, "There is no data"),
+        ({"algos": ("pp",)}, "did you mean ppo"),
+        ({"detectors": ("catbost",)}, "did you mean catboost"),
+        ({"protocol": "fw"}, "did you mean few"),
+        ({"seed": -1}, "give at least 0"),
+        ({"workers": 0}, "give at least 1"),
+    ],
+)
+def test_search_refuses_what_it_cannot_do(settings, reason, tmp_path):
+    with pytest.raises(InputError, match=reason):
+        search(SearchSettings(**{"data": ("wine",), "out": tmp_path, **settings}))
+    assert not list(tmp_path.iterdir())
 
 
 def test_search_leaves_out_sets_on_which_the_random_policy_finds_nothing():
