@@ -126,16 +126,26 @@ def summarise(done: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(done: pd.DataFrame) -> pd.DataFrame:
-    """Return how much AUROC the first of each of `PAIRS` has over the second, and p."""
+    """Return how much AUROC the first of each of `PAIRS` has over the second, and p.
+
+    What was hardened is compared, too, with the very detector that it was before: one that is
+    fitted apart has another seed.
+    """
     columns: dict[str, dict[str, float]] = {}
     for protocol, part in by_protocol(done).items():
-        auroc = per_set(part, "auroc")
-        gain, p = columns.setdefault(protocol, {}), columns.setdefault(f"p, {protocol}", {})
-        for first, second in PAIRS:
-            if {first, second} <= set(auroc):
-                name = f"{ROWS[first][0]} less {ROWS[second][0]}"
-                gain[name] = auroc[first].mean() - auroc[second].mean()
-                p[name] = p_value(auroc[first], auroc[second])
+        auroc, before = per_set(part, "auroc"), per_set(part, "auroc_unhardened")
+        pairs = {
+            f"{ROWS[first][0]} less {ROWS[second][0]}": (auroc[first], auroc[second])
+            for first, second in PAIRS
+            if {first, second} <= set(auroc)
+        }
+        pairs |= {
+            f"{ROWS[name][0]} less itself unhardened": (auroc[name], before[name])
+            for name in ROWS
+            if name in before
+        }
+        columns[protocol] = {name: (a - b).mean() for name, (a, b) in pairs.items()}
+        columns[f"p, {protocol}"] = {name: p_value(a, b) for name, (a, b) in pairs.items()}
     return pd.DataFrame(columns)
 
 

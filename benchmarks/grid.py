@@ -34,6 +34,7 @@ COLUMNS = [
     *KEY,
     "auroc",
     "average_precision",
+    "auroc_unhardened",
     "fit_seconds",
     "microseconds_a_row",
     "n_train",
@@ -181,8 +182,17 @@ def figures(cell: Cell, factory: Factory) -> dict[str, Any]:
         "microseconds_a_row": 1e6 * (scored - fitted) / len(scores),
         "n_train": len(halves.y_train),
         "n_test": len(halves.y_test),
+        **unhardened(method, halves),
         **search_totals(method),
     }
+
+
+def unhardened(method: Method, halves: data.Split) -> dict[str, float]:
+    """Score the detector that a method has hardened as it was before; nothing if it has none."""
+    if not hasattr(method, "unhardened_"):
+        return {}
+    scores = method.unhardened_.decision_function(halves.X_test)
+    return {"auroc_unhardened": float(roc_auc_score(halves.y_test, scores))}
 
 
 def search_totals(method: Method) -> dict[str, int]:
@@ -213,4 +223,5 @@ def read_results(folder: Path) -> pd.DataFrame:
     """Read every kept cell of a folder, failed ones included, in the order of their keys."""
     files = sorted((folder / "cells").glob("*/[!.]*.json"))
     results = pd.DataFrame([read_json(file) for file in files], columns=COLUMNS)
+    results = results.astype({"auroc_unhardened": float})  # no figure at all has no type
     return results.sort_values(KEY, ignore_index=True)

@@ -194,6 +194,7 @@ def cells(scores: dict[str, list[list[float]]], protocol: str = "full") -> pd.Da
             "method": method,
             "auroc": auroc,
             "average_precision": auroc / 2,
+            "auroc_unhardened": auroc - 0.01 if method == "swift-hydra" else np.nan,
             "fit_seconds": float(seed),
             "microseconds_a_row": 1.0 + number,
             "n_train": 10,
@@ -403,9 +404,10 @@ def test_ablation_tests_each_row_against_the_one_before():
     assert gains.index.tolist() == [
         "PPO (default) less no augmentation",
         "PPO (default) less random latents",
+        "PPO (default) less itself unhardened",
     ]
-    assert gains["full"].tolist() == pytest.approx([0.035, 0.0])
-    assert gains["p, full"].tolist() == pytest.approx([2 / 2**6, 1.0])
+    assert gains["full"].tolist() == pytest.approx([0.035, 0.0, 0.01])
+    assert gains["p, full"].tolist() == pytest.approx([2 / 2**6, 1.0, 2 / 2**6])
     ratios = ablation.policy_ratios(done)
     assert ratios.loc["mamba-moe"].tolist() == pytest.approx([6, 6.0])
 
