@@ -13,6 +13,7 @@ import pandas as pd
 import tyro
 from tqdm import tqdm
 
+from benchmarks.settings import check_data
 from common.errors import InputError, check_at_least, run_command
 from common.files import read_json, write_json
 from common.registry import check_names
@@ -54,8 +55,7 @@ class SearchSettings:
         from agents.algorithms import find_algorithm
         from data import PROTOCOLS
 
-        if not self.data:
-            raise InputError("There is no data; name a folder of .npz files or a set with --data.")
+        check_data(self.data)
         for algo in self.algos:
             find_algorithm(algo)
         for detector in self.detectors:

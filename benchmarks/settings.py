@@ -35,9 +35,15 @@ class GridSettings:
         """Raise `InputError` where there is nothing to run or a value is out of range."""
         from data import PROTOCOLS
 
-        if not self.data and not self.tables_only:
-            raise InputError("There is no data; name a folder of .npz files or a set with --data.")
+        if not self.tables_only:
+            check_data(self.data)
         check_names("protocol", self.protocols, PROTOCOLS)
         check_at_least(self, workers=1)
         if min(self.seeds, default=0) < 0:
             raise InputError(f"A seed is {min(self.seeds)}; give at least 0.")
+
+
+def check_data(sources: tuple[str, ...]) -> None:
+    """Raise `InputError` where there are no sources."""
+    if not sources:
+        raise InputError("There is no data; name a folder of .npz files or a set with --data.")
