@@ -6,11 +6,12 @@ from torch import Tensor, nn
 
 CAPACITY = 512  # rows that are remembered at most
 GROUPS = 16
+SMALLEST = 3  # rows of a group, if there are as many
 FLOOR = 1e-2  # of the mean squared difference of a column; keeps the logarithm above rounding
 
 
 class RememberedRows(nn.Module):
-    """A random choice of rows, parted into groups of two or more, if there are two.
+    """Groups of rows, each chosen at random; they share rows where there are too few.
 
     The distances to the nearest row of each group are an ensemble of nearest neighbours in small
     samples (Sugiyama & Borgwardt 2013; iNNE, Bandaragoda et al. 2018). It is less misled by rows
@@ -21,14 +22,15 @@ class RememberedRows(nn.Module):
 
     def __init__(self, n_rows: int, n_features: int) -> None:
         super().__init__()
-        n_rows = min(CAPACITY, n_rows)
-        n_groups = max(1, min(GROUPS, n_rows // 2))
-        self.register_buffer("rows", torch.zeros(n_groups, -(-n_rows // n_groups), n_features))
+        size = min(n_rows, max(SMALLEST, -(-min(CAPACITY, n_rows) // GROUPS)))
+        self.register_buffer("rows", torch.zeros(GROUPS, size, n_features))
 
     def choose(self, n_rows: int, generator: torch.Generator) -> Tensor:
-        """Draw the numbers of rows to remember, int64 (m,); some come twice to fill the groups."""
-        places = torch.arange(self.rows.shape[:2].numel())
-        return torch.randperm(n_rows, generator=generator)[places % n_rows]
+        """Draw the numbers of rows to remember, int64 (m,): none comes again before all came."""
+        n_places = self.rows.shape[:2].numel()
+        n_draws = -(-n_places // n_rows)
+        draws = [torch.randperm(n_rows, generator=generator) for _ in range(n_draws)]
+        return torch.cat(draws)[:n_places]
 
     def remember(self, rows: Tensor) -> None:
         """Hold `rows`, float32 (m, d)."""

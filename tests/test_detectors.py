@@ -23,6 +23,7 @@ from detectors.mamba_moe import MambaMoEDetector, suggest_n_experts
 from detectors.memory import Memory
 from detectors.neighbour_expert import NeighbourExpert, opinions_of_known
 from detectors.preprocessing import PiecewiseLinearEncoding
+from detectors.remembered import RememberedRows
 from detectors.replay import replay_set
 from detectors.router import NoisyTopKRouter
 from detectors.tree_expert import TreeExperts, make_booster
@@ -371,6 +372,16 @@ def test_neighbours_do_not_count_a_row_as_its_own():
     torch.testing.assert_close(opinions.std(correction=0), torch.ones(()))
     assert (opinions >= expert(normals) - 1e-4).all()
     assert (opinions > expert(normals) + 1e-4).any()
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 40, 300, 700])
+def test_rows_are_remembered_equally_often_and_a_group_holds_different_ones(n):
+    remembered = RememberedRows(n, 1)
+    chosen = remembered.choose(n, torch.Generator().manual_seed(0))
+    remembered.remember(chosen[:, None].float())
+    times = torch.bincount(chosen, minlength=n)
+    assert times.max() - times.min() <= 1
+    assert all(len(group.unique()) >= min(n, 2) for group in remembered.rows)
 
 
 @pytest.mark.parametrize("n_known", [2, 5, 40])
