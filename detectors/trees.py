@@ -13,6 +13,7 @@ from detectors.memory import synthetic_trust
 from detectors.refitted import RefittedDetector
 
 TRUST_WEIGHT = 4.0
+FAST_LEARNING = 0.1
 
 
 class TreesDetector(RefittedDetector):
@@ -28,6 +29,10 @@ class TreesDetector(RefittedDetector):
     def make_classifier(self) -> Any:
         """Return an unfitted classifier with `fit(X, y, sample_weight)`."""
         raise NotImplementedError
+
+    def make_synthetic_learner(self) -> Any:
+        """Return the unfitted classifier that learns from synthetic rows, too."""
+        return self.make_classifier()
 
     def ask(self, classifier: Any, X: np.ndarray) -> np.ndarray:
         """Return a fitted classifier's log-odds of anomaly, float64 (n,), of rows (n, d)."""
@@ -61,7 +66,7 @@ class TreesDetector(RefittedDetector):
             trust = synthetic_trust(X[~synthetic], y[~synthetic], self.random_state)
             self.share_ = TRUST_WEIGHT * trust
         if self.share_:
-            self.of_all_ = self.make_classifier().fit(X, y, sample_weight=weight)
+            self.of_all_ = self.make_synthetic_learner().fit(X, y, sample_weight=weight)
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
         of_real = self.ask(self.of_real_, X)
@@ -117,6 +122,13 @@ class CatBoostDetector(TreesDetector):
             verbose=False,
             allow_writing_files=False,
         )
+
+    def make_synthetic_learner(self) -> CatBoostClassifier:
+        """Learn faster than CatBoost suggests, which is .02 to .045 for 1,000 to 7,000 rows.
+
+        Where anomalies may lie all around the normal rows, 500 slow trees do not fit the boundary.
+        """
+        return self.make_classifier().set_params(learning_rate=FAST_LEARNING)
 
     def ask(self, classifier: CatBoostClassifier, X: np.ndarray) -> np.ndarray:
         """Ask CatBoost, which marks the array that it is given as read-only: a view takes it."""

@@ -255,6 +255,23 @@ def test_synthetic_rows_of_no_weight_do_not_count(rows):
 
 
 @pytest.mark.parametrize("id", ["extra-trees", "catboost"])
+def test_trees_learn_from_synthetic_rows_all_around_the_normal_ones(id):
+    """Known anomalies lie on one side; those asked about, on the others."""
+    rng, y = np.random.default_rng(0), np.repeat([0, 1], [600, 20])
+    X = rng.normal(size=(620, 4)) * np.where(y, 0.2, 1)[:, None] + np.outer(y, [4, 0, 0, 0])
+    around, elsewhere = rng.normal(size=(2000, 4)), -np.abs(rng.normal(size=(300, 4)))
+    bank = rng.uniform(3, 5, (2000, 1)) * around / np.linalg.norm(around, axis=1, keepdims=True)
+    unseen = 3.5 * elsewhere / np.linalg.norm(elsewhere, axis=1, keepdims=True)
+    asked = np.concatenate([rng.normal(size=(600, 4)), unseen])
+    label = np.repeat([0, 1], [600, 300])
+    plain = detectors.make(id).fit(X, y)
+    hardened = detectors.make(id).fit(*replay_set(X, y, bank, 0.1))
+    before, after = (roc_auc_score(label, d.decision_function(asked)) for d in (plain, hardened))
+    assert before < 0.9
+    assert after > 0.94
+
+
+@pytest.mark.parametrize("id", ["extra-trees", "catboost"])
 def test_trees_of_the_real_rows_are_kept_while_the_bank_grows(rows, id):
     X, y = rows
     detector = detectors.make(id, **QUICK[id]).fit(X, y)
