@@ -70,6 +70,7 @@ class GradientAgent(Control):
         core: LatentCore = self.env.get_attr("core")[0]
         z = torch.tensor(observation[:, : core.latent_dim], requires_grad=True)
         (gradient,) = torch.autograd.grad(potential(core, z).sum(), z)
+        gradient = gradient.nan_to_num()  # a distance has none where it is 0
         largest = gradient.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
         return (gradient / largest).numpy(), None
 

@@ -181,6 +181,18 @@ def test_gradient_control_moves_where_columns_hold_whole_numbers(rows):
     np.testing.assert_allclose(np.abs(actions).max(axis=1), 1)
 
 
+def test_gradient_control_stays_where_the_log_odds_have_no_gradient(fitted_scenario, rows):
+    class Kinked(MambaMoEDetector):
+        def log_odds(self, X):
+            return super().log_odds(X) + (X - X).sum(dim=1).sqrt()
+
+    detector = Kinked(steps=10, n_trees=5).fit(*rows)
+    scenario = Scenario.assemble(*rows, fitted_scenario.generator, detector, 0)
+    agent = make_agent("gradient", SB3VecEnv(LatentAnomalyVectorEnv(4, scenario=scenario)), 0)
+    actions, _ = agent.predict(agent.env.reset())
+    np.testing.assert_array_equal(actions, 0)
+
+
 @pytest.mark.parametrize("algo", ["random", "ppo"])
 def test_search_is_reproducible(rows, algo):
     settings = HardeningSettings(
