@@ -11,6 +11,7 @@ from common.errors import InputError
 from detectors.base import Detector
 from detectors.replay import retrained
 from envs.core import LatentCore
+from envs.vector import lanes_to_reset
 
 
 class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
@@ -89,11 +90,12 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start every lane; with a seed, against the scenario's own detector and bank."""
+        """Start the lanes; with a seed, against the scenario's own detector and bank."""
+        lanes = lanes_to_reset(options, self.num_envs)
         if seed is not None:
             self.core.restore()
             self._forget()
-        self.returns[:] = 0
+        self.returns[lanes] = 0
         return self.env.reset(seed=seed, options=options)
 
     def step(

@@ -1,6 +1,6 @@
 """The native vector face of the env: all lanes in one batched core."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,18 +59,19 @@ class LatentAnomalyVectorEnv(VectorEnv):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode in every lane; `options={"row": i}` as in `LatentAnomalyEnv.reset`.
 
-        `seed` is lane 0's, the others' following it, or there is one for each lane.
+        `seed` is lane 0's, the others' following it, or there is one for each lane. With
+        `options={"reset_mask": mask}`, bool (num_envs,), only those lanes are seeded and started.
         """
+        lanes = lanes_to_reset(options, self.num_envs)
         if isinstance(seed, int | np.integer):
             seed = [int(seed) + i for i in range(self.num_envs)]
         if seed is not None:
             self.lane_rngs = [
-                rng if own is None else seeding.np_random(own)[0]
-                for rng, own in zip(self.lane_rngs, seed, strict=True)
+                seeding.np_random(own)[0] if chosen and own is not None else rng
+                for rng, own, chosen in zip(self.lane_rngs, seed, lanes, strict=True)
             ]
-        everywhere = np.ones(self.num_envs, dtype=np.bool_)
-        self._start(everywhere, options)
-        return self.core.observe(), self._row_info(everywhere)
+        self._start(lanes, options)
+        return self.core.observe(), self._row_info(lanes)
 
     def step(
         self, actions: np.ndarray
@@ -125,6 +126,21 @@ class LatentAnomalyVectorEnv(VectorEnv):
             "reward_terms": _masked(terms, lanes),
             "_reward_terms": lanes.copy(),
         }
+
+
+def lanes_to_reset(options: Mapping[str, Any] | None, num_envs: int) -> np.ndarray:
+    """Return the lanes that a reset with `options` starts, bool (num_envs,): by default all.
+
+    Raises:
+        InputError: `options["reset_mask"]` is no such array, or has no True.
+    """
+    everywhere = np.ones(num_envs, dtype=np.bool_)
+    mask = np.asarray((options or {}).get("reset_mask", everywhere))
+    if mask.dtype != np.bool_ or mask.shape != everywhere.shape or not mask.any():
+        raise InputError(
+            f"options['reset_mask'] is {mask.tolist()}; give {num_envs} booleans, one of them True."
+        )
+    return mask
 
 
 def _masked(values: dict[str, np.ndarray], lanes: np.ndarray) -> dict[str, Any]:

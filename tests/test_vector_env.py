@@ -64,6 +64,27 @@ def test_options_and_seeds_of_each_lane_are_as_in_the_loop(scenario):
         gym.make_vec(FLAGSHIP, N_LANES, scenario=scenario, render_mode="rgb_array")
 
 
+def test_masked_lanes_alone_are_reset_as_in_the_loop(scenario):
+    native = gym.make_vec(FLAGSHIP, N_LANES, scenario=scenario)
+    make = partial(gym.make, FLAGSHIP, scenario=scenario)
+    loop = SyncVectorEnv([make] * N_LANES, autoreset_mode=AutoresetMode.SAME_STEP)
+    rng = np.random.default_rng(0)
+    mask = np.array([False, True, False, True, True])
+    started = [env.reset(seed=1)[0] for env in (native, loop)]
+    for arguments in ({}, {"seed": 8}, {"seed": [4, None, 5, 6, None]}):
+        for _ in range(3):
+            actions = rng.uniform(-1, 1, native.action_space.shape).astype(np.float32)
+            moved = [env.step(actions)[0] for env in (native, loop)]
+        again = [env.reset(options={"reset_mask": mask}, **arguments) for env in (native, loop)]
+        for a, b in zip(*again, strict=True):
+            assert_alike(a, b)
+        np.testing.assert_array_equal(again[0][0][~mask], moved[0][~mask])
+    assert (started[0] != again[0][0]).any(axis=1).all()
+    for wrong in (mask[:-1], mask.astype(int), np.zeros(N_LANES, dtype=bool)):
+        with pytest.raises(InputError, match="reset_mask"):
+            native.reset(options={"reset_mask": wrong})
+
+
 def test_lanes_do_not_disturb_each_other(scenario):
     few, many = (LatentAnomalyVectorEnv(n, scenario=scenario) for n in (2, 6))
     few.reset(seed=5)
