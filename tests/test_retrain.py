@@ -135,7 +135,7 @@ def test_vector_wrapper_retrains_once_per_batch_of_finds(scenario):
     assert len(env.core.bank) == 0
 
 
-def test_returns_of_running_episodes_outlast_a_retraining(scenario):
+def test_returns_of_running_episodes_outlast_a_retraining_and_resets_of_others(scenario):
     env = VectorDetectorRetrainWrapper(
         LatentAnomalyVectorEnv(16, scenario=scenario), retrain_every=1
     )
@@ -145,8 +145,10 @@ def test_returns_of_running_episodes_outlast_a_retraining(scenario):
     while not len(env.core.bank):
         _, rewards, terminated, truncated, _ = env.step(env.action_space.sample())
         returns = np.where(terminated | truncated, 0, returns + rewards)
-    assert returns.any()
+    assert returns[8:].any()
     np.testing.assert_allclose(env.returns, returns)
+    env.reset(options={"reset_mask": np.arange(16) < 8})
+    np.testing.assert_allclose(env.returns, np.where(np.arange(16) < 8, 0, returns))
 
 
 def test_agents_observe_anew_after_a_retraining(rows):
