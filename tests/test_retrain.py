@@ -147,7 +147,9 @@ def test_returns_of_running_episodes_outlast_a_retraining_and_resets_of_others(s
         returns = np.where(terminated | truncated, 0, returns + rewards)
     assert returns[8:].any()
     np.testing.assert_allclose(env.returns, returns)
-    env.reset(options={"reset_mask": np.arange(16) < 8})
+    detector = env.core.detector
+    env.reset(seed=1, options={"reset_mask": np.arange(16) < 8})
+    assert env.core.detector is detector
     np.testing.assert_allclose(env.returns, np.where(np.arange(16) < 8, 0, returns))
 
 
