@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.algorithms import find_algorithm, fit_batches
@@ -42,7 +43,7 @@ def save_agent(agent: Any, algo: str, folder: Path) -> None:
     """Write the policy's weights and the algorithm's name; no pickle."""
     write_json(folder / "agent.json", {"algo": algo})
     policy = getattr(agent, "policy", None)
-    if policy is not None:
+    if isinstance(policy, torch.nn.Module):
         save_weights(folder / "policy.safetensors", policy.state_dict())
 
 
@@ -56,7 +57,7 @@ def load_agent(folder: Path, env: VecEnv, seed: int) -> tuple[str, Any]:
     with reading_saved(folder):
         algo = saved["algo"]
     agent = make_agent(algo, env, seed)
-    if getattr(agent, "policy", None) is not None:
+    if isinstance(getattr(agent, "policy", None), torch.nn.Module):
         try:
             agent.policy.load_state_dict(load_weights(folder / "policy.safetensors"))
         except RuntimeError as error:

@@ -11,9 +11,10 @@ from common.files import replacing
 
 
 def save_weights(path: Path | str, tensors: dict[str, Tensor]) -> None:
-    """Write named tensors, atomically."""
+    """Write named tensors, atomically; those that share memory each in full."""
+    copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     with replacing(path) as temporary:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary)
+        save_file(copies, temporary)
 
 
 def load_weights(path: Path | str) -> dict[str, Tensor]:

@@ -11,7 +11,9 @@ import torch
 from conftest import blobs
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from agents.agent import load_agent, make_agent, save_agent
 from agents.algorithms import ALGORITHMS, find_algorithm
@@ -81,6 +83,39 @@ def test_algorithm_is_reproducible_saved_and_loaded(algo, scenario, observations
 def test_module_class_is_an_algorithm(scenario, observations):
     agent = trained(f"{RandomAgent.__module__}:RandomAgent", scenario)
     assert actions(agent, observations).shape == (N_LANES, 3)
+
+
+class SharedExtractorPPO(PPO):
+    """Actor and critic share a module that learns, as Stable-Baselines3 has it by default."""
+
+    def __init__(self, **settings):
+        extractor = {"features_extractor_class": LinearExtractor}
+        super().__init__(policy_kwargs=extractor, **settings)
+
+
+class LinearExtractor(BaseFeaturesExtractor):
+    def __init__(self, space):
+        super().__init__(space, features_dim=4)
+        self.layer = torch.nn.Linear(space.shape[0], 4)
+
+    def forward(self, observations):
+        return self.layer(observations)
+
+
+class RuleAgent(RandomAgent):
+    policy = "a rule, not a module"
+
+
+@pytest.mark.parametrize("cls", [SharedExtractorPPO, RuleAgent])
+def test_classes_of_ones_own_are_saved_and_loaded(cls, scenario, observations, tmp_path):
+    algo = f"{__name__}:{cls.__name__}"
+    agent = make_agent(algo, make_env(scenario), 0)
+    save_agent(agent, algo, tmp_path)
+    assert (tmp_path / "policy.safetensors").exists() == (cls is SharedExtractorPPO)
+    name, loaded = load_agent(tmp_path, make_env(scenario), 1)
+    assert name == algo
+    if cls is SharedExtractorPPO:
+        np.testing.assert_allclose(actions(loaded, observations), actions(agent, observations))
 
 
 @pytest.mark.parametrize(
