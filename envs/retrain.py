@@ -90,7 +90,7 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start lanes; all of them with a seed: against the scenario's own detector and bank."""
+        """Start lanes; a seed for all goes back to the scenario's own detector and bank."""
         lanes = lanes_to_reset(options, self.num_envs)
         if seed is not None and lanes.all():
             self.core.restore()

@@ -30,10 +30,14 @@ def assert_alike(native, loop, where="result"):
         np.testing.assert_allclose(native, loop, rtol=1e-3, atol=1e-3, err_msg=where)
 
 
-def test_native_env_equals_the_loop_step_for_step(scenario):
-    native = gym.make_vec(FLAGSHIP, N_LANES, scenario=scenario)
+def native_and_loop(scenario):
     make = partial(gym.make, FLAGSHIP, scenario=scenario)
     loop = SyncVectorEnv([make] * N_LANES, autoreset_mode=AutoresetMode.SAME_STEP)
+    return gym.make_vec(FLAGSHIP, N_LANES, scenario=scenario), loop
+
+
+def test_native_env_equals_the_loop_step_for_step(scenario):
+    native, loop = native_and_loop(scenario)
     assert native.observation_space == loop.observation_space
     assert native.action_space == loop.action_space
     assert native.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
@@ -51,9 +55,7 @@ def test_native_env_equals_the_loop_step_for_step(scenario):
 
 
 def test_options_and_seeds_of_each_lane_are_as_in_the_loop(scenario):
-    native = gym.make_vec(FLAGSHIP, N_LANES, scenario=scenario)
-    make = partial(gym.make, FLAGSHIP, scenario=scenario)
-    loop = SyncVectorEnv([make] * N_LANES, autoreset_mode=AutoresetMode.SAME_STEP)
+    native, loop = native_and_loop(scenario)
     seeds = [7, 3, 3, 0, 11]
     for arguments in ({"seed": seeds}, {"options": {"row": 3}}, {"seed": 4}):
         for a, b in zip(native.reset(**arguments), loop.reset(**arguments), strict=True):
@@ -65,9 +67,7 @@ def test_options_and_seeds_of_each_lane_are_as_in_the_loop(scenario):
 
 
 def test_masked_lanes_alone_are_reset_as_in_the_loop(scenario):
-    native = gym.make_vec(FLAGSHIP, N_LANES, scenario=scenario)
-    make = partial(gym.make, FLAGSHIP, scenario=scenario)
-    loop = SyncVectorEnv([make] * N_LANES, autoreset_mode=AutoresetMode.SAME_STEP)
+    native, loop = native_and_loop(scenario)
     rng = np.random.default_rng(0)
     mask = np.array([False, True, False, True, True])
     started = [env.reset(seed=1)[0] for env in (native, loop)]
