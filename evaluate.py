@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import detectors
-from common.errors import InputError, check_at_least, run_command
-from common.files import check_folder, write_json
+from common.errors import check_at_least, run_command
+from common.files import check_file, write_json
 from common.registry import load_plugins
 from envs import FLAGSHIP, env_id
 
@@ -53,10 +53,8 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Print the tables and return their figures."""
     check_at_least(config, episodes=1, seed=0)
-    if config.json is not None and config.json.is_dir():
-        raise InputError(f"{config.json} is a folder; name a file with --json.")
     if config.json is not None:
-        check_folder(config.json.parent, "--json")
+        check_file(config.json, "--json")
     load_plugins(config.plugin)
     figures = compared(config.compare) if config.compare else attacked(config)
     if config.json is not None:

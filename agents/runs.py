@@ -32,12 +32,19 @@ class Run:
         tensors = load_weights(self.folder / "rows.safetensors")
         return {name: tensor.numpy() for name, tensor in tensors.items()}
 
+    def feature_names(self) -> list[str]:
+        """Return the names of the rows' columns, in their order."""
+        return read_json(self.folder / "columns.json")
+
+    def detector(self, name: str = "detector") -> Detector:
+        """Load the hardened detector, or `unhardened`, the one before."""
+        return detectors.load(self.config["detector"], self.folder / name)
+
     def detectors(self) -> dict[str, Detector]:
         """Load the detector before and after hardening."""
-        folders = {"before hardening": "unhardened", "after hardening": "detector"}
         return {
-            when: detectors.load(self.config["detector"], self.folder / name)
-            for when, name in folders.items()
+            "before hardening": self.detector("unhardened"),
+            "after hardening": self.detector(),
         }
 
 
@@ -49,7 +56,7 @@ def write_run(
     config: dict[str, Any],
     metrics: dict[str, Any],
 ) -> None:
-    """Write config, rows, models, bank and metrics.
+    """Write config, rows and their columns' names, models, bank and metrics.
 
     The bank is written twice: to `bank.parquet` with column names, for people, and among the
     tensors of `rows.safetensors`, for programs.
@@ -72,6 +79,7 @@ def write_run(
     save_agent(hardened.agent, config["algo"], folder / "policy")
     with replacing(folder / "bank.parquet") as temporary:
         pd.DataFrame(scenario.bank, columns=table.feature_names).to_parquet(temporary)
+    write_json(folder / "columns.json", table.feature_names)
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "config.json", config)
 

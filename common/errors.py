@@ -20,9 +20,9 @@ def check_at_least(settings: object, **least: int) -> None:
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line; an `InputError` becomes one line on stderr and exit code 2.
 
-    A warning becomes one line on stderr, too. Unless the environment says otherwise, there is one
-    thread: products are small here, and threads that wait for each other on a busy machine take
-    many times as long.
+    So does what the system refuses, such as a full disk, and a warning is one line, too. Unless
+    the environment says otherwise, there is one thread: products are small here, and threads that
+    wait for each other on a busy machine take many times as long.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         from threadpoolctl import threadpool_limits
@@ -32,6 +32,6 @@ def run_command(main: Callable[[], None]) -> None:
     warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
     try:
         main()
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

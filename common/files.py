@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,19 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 def check_folder(folder: Path, option: str) -> None:
-    """Raise `InputError` where `folder`, or one that it is to be in, is a file."""
-    for path in (folder, *folder.parents):
-        if path.is_file():
-            raise InputError(f"{path} is a file; name a folder with {option}.")
+    """Raise `InputError` where `folder` is none that can be written into, or made."""
+    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    if not existing.is_dir():
+        raise InputError(f"{existing} is a file; name a folder with {option}.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{existing} cannot be written into; name another folder with {option}.")
+
+
+def check_file(path: Path, option: str) -> None:
+    """Raise `InputError` where no file can be written at `path`."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file with {option}.")
+    check_folder(path.parent, option)
 
 
 @contextmanager
@@ -44,9 +54,10 @@ def reading_saved(folder: Path | str) -> Iterator[None]:
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
+    """Write `value`, NumPy's numbers among it or not, as indented JSON, atomically."""
+    text = json.dumps(value, indent=2, default=methodcaller("item"))
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path | str) -> Any:

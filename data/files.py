@@ -11,7 +11,7 @@ import pandas as pd
 
 from common.errors import InputError
 from data.table import Table
-from data.validation import table_from_arrays, table_from_frame
+from data.validation import numbered_columns, table_from_arrays, table_from_frame
 
 
 def read(path: Path | str, label_column: str = "label", name: str | None = None) -> Table:
@@ -24,35 +24,51 @@ def read(path: Path | str, label_column: str = "label", name: str | None = None)
         InputError: the file is missing, of another type or broken, or its rows are refused.
     """
     path, name = Path(path), name or str(path)
+    if suffix_of(path) == ARRAYS:
+        X, y = read_arrays(path, "X", "y")
+        return table_from_arrays(X, y, name)
+    return table_from_frame(read_frame(path), label_column, name)
+
+
+def suffix_of(path: Path) -> str:
+    """Return which type a file is of; raise `InputError` where it is missing or of another."""
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file in it.")
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path.")
     suffix = path.suffix.lower()
-    if suffix == ".npz":
-        return table_from_arrays(*read_arrays(path), name)
-    if suffix not in FRAME_READERS:
+    if suffix not in (ARRAYS, *FRAME_READERS):
         raise InputError(
-            f"{path} is of an unknown type; give a .npz, {' or '.join(FRAME_READERS)} file."
+            f"{path} is of an unknown type; give a {ARRAYS}, {' or '.join(FRAME_READERS)} file."
         )
-    return table_from_frame(read_frame(path, FRAME_READERS[suffix]), label_column, name)
+    return suffix
 
 
-def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the arrays X and y of an .npz file; raise `InputError` where they cannot be read."""
+def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
+    """Return arrays of an .npz file; raise `InputError` where they cannot be read."""
     try:
         with path.open("rb") as stream:
             archive = np.load(stream, allow_pickle=False)
             held = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else []
-            if {"X", "y"} <= set(held):
-                return archive["X"], archive["y"]
+            if set(names) <= set(held):
+                return [archive[name] for name in names]
     except Exception as error:
         raise unreadable(path, error) from error
-    raise InputError(f"{path} must hold arrays X and y, not {', '.join(held) or 'none'}.")
+    wanted = f"arrays {' and '.join(names)}" if len(names) > 1 else f"an array {names[0]}"
+    raise InputError(f"{path} must hold {wanted}, not {', '.join(held) or 'none'}.")
 
 
-def read_frame(path: Path, reader: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
-    """Return the columns of a file; raise `InputError` where they cannot be read."""
+def read_frame(path: Path) -> pd.DataFrame:
+    """Return the columns of a file, called x1 to xd where they are those of an array X.
+
+    Raises:
+        InputError: the file is missing, of another type or broken.
+    """
+    suffix = suffix_of(path)
+    if suffix == ARRAYS:
+        (X,) = read_arrays(path, "X")
+        return numbered_columns(X, str(path))
+    reader = FRAME_READERS[suffix]
     try:
         frame = reader(path)
     except Exception as error:
@@ -64,7 +80,7 @@ def read_frame(path: Path, reader: Callable[[Path], pd.DataFrame]) -> pd.DataFra
             f"{path}: the first column has no name, as where pandas wrote the index; name it, or"
             " write the file with index=False."
         )
-    return frame
+    return frame.set_axis(frame.columns.map(str), axis="columns")
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
@@ -73,6 +89,7 @@ def unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} cannot be read ({reason}); write it again as plain numbers.")
 
 
+ARRAYS = ".npz"
 FRAME_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": pd.read_csv,
     ".parquet": pd.read_parquet,

@@ -19,6 +19,7 @@ MIN_ROWS = 20
 MIN_PER_CLASS = 4
 CLASSES = ("normal rows (label 0)", "anomalies (label 1)")
 LISTED_COLUMNS = 10
+LARGEST = np.finfo(np.float32).max  # models hold rows in 32 bits
 
 
 def table_from_frame(frame: pd.DataFrame, label_column: str, name: str) -> Table:
@@ -27,9 +28,8 @@ def table_from_frame(frame: pd.DataFrame, label_column: str, name: str) -> Table
     Raises:
         InputError: the frame is not fit to be split and trained on.
     """
-    frame = frame.set_axis(frame.columns.map(str), axis="columns")
     if label_column not in frame.columns:
-        raise missing_label_column(list(frame.columns), label_column, name)
+        raise missing_column(list(frame.columns), label_column, "label column", name)
     features = frame.drop(columns=label_column)
     y = label_vector(frame[label_column], name)
     return Table(feature_matrix(features, name), y, list(features.columns), name)
@@ -41,18 +41,37 @@ def table_from_arrays(X: np.ndarray, y: np.ndarray, name: str) -> Table:
     Raises:
         InputError: the arrays are not fit to be split and trained on.
     """
-    if X.ndim != 2 or y.ndim != 1:
-        raise InputError(
-            f"{name}: X must have the shape (n, d) and y (n,), not {X.shape} and {y.shape};"
-            " reshape them."
-        )
+    features = numbered_columns(X, name)
+    if y.ndim != 1:
+        raise InputError(f"{name}: y must have the shape (n,), not {y.shape}; reshape it.")
     if len(X) != len(y):
         raise InputError(
             f"{name}: X holds {len(X)} rows but y {len(y)} labels; give each row one label."
         )
-    features = pd.DataFrame(X, columns=[f"x{i + 1}" for i in range(X.shape[1])])
     labels = label_vector(pd.Series(y, name="y"), name)
     return Table(feature_matrix(features, name), labels, list(features.columns), name)
+
+
+def numbered_columns(X: np.ndarray, name: str) -> pd.DataFrame:
+    """Call the columns of an array x1 to xd; raise `InputError` unless its shape is (n, d)."""
+    if X.ndim != 2:
+        raise InputError(f"{name}: X must have the shape (n, d), not {X.shape}; reshape it.")
+    return pd.DataFrame(X, columns=[f"x{i + 1}" for i in range(X.shape[1])])
+
+
+def named_features(frame: pd.DataFrame, names: list[str], source: str) -> np.ndarray:
+    """Return the columns of these names, in their order, as float64 (n, d).
+
+    Raises:
+        InputError: there is no row, a column is missing, or one holds a value that is no finite
+            number.
+    """
+    for name in names:
+        if name not in frame.columns:
+            raise missing_column(list(frame.columns), name, "column", source)
+    if frame.empty:
+        raise InputError(f"{source} holds no rows; give at least one.")
+    return feature_matrix(frame[names], source)
 
 
 def label_vector(column: pd.Series, name: str) -> np.ndarray:
@@ -105,10 +124,11 @@ def feature(column: pd.Series, name: str) -> np.ndarray:
         raise InputError(
             f"{where} holds {shown(column, text)}, not a number; encode or drop the column."
         )
-    infinite = np.isinf(values)
+    infinite = np.abs(values) > LARGEST
     if infinite.any():
         raise InputError(
-            f"{where} is infinite in row {first_row(infinite)}; replace the value or drop the row."
+            f"{where} is infinite, or beyond what 32 bits hold, in row {first_row(infinite)};"
+            " replace the value, or drop the row or the column."
         )
     return values
 
@@ -132,13 +152,13 @@ def first_row(bad: np.ndarray) -> int:
     return int(bad.argmax()) + 1
 
 
-def missing_label_column(columns: list[str], label_column: str, name: str) -> InputError:
-    """Build the error for an absent label column, with the nearest columns or the first ones."""
-    near = difflib.get_close_matches(label_column, columns, n=3, cutoff=0.5)
+def missing_column(columns: list[str], wanted: str, kind: str, name: str) -> InputError:
+    """Build the error for an absent column, with the nearest columns or the first ones."""
+    near = difflib.get_close_matches(wanted, columns, n=3, cutoff=0.5)
     more = ", ..." if len(columns) > LISTED_COLUMNS else ""
     hint = (
         f"did you mean {' or '.join(near)}?"
         if near
         else f"name one of its columns: {', '.join(columns[:LISTED_COLUMNS])}{more}."
     )
-    return InputError(f"{name} has no label column {label_column!r}; {hint}")
+    return InputError(f"{name} has no {kind} {wanted!r}; {hint}")

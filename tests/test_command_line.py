@@ -1,14 +1,19 @@
 """The command lines as a user types them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import blobs
 
+import detectors
+from common.errors import InputError, run_command
+from common.files import check_folder
 from train import free
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +54,7 @@ def test_run_folder_holds_everything(run):
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert files >= {
         "config.json",
+        "columns.json",
         "command.txt",
         "metrics.json",
         "bank.parquet",
@@ -85,6 +91,43 @@ def test_evaluate_prints_both_tables_of_the_latest_run(run, folder):
         assert measures["auroc"] == pytest.approx(trained[when]["auroc"], abs=1e-6)
     command("evaluate.py", *where, "--json", folder / "again.json")
     assert json.loads((folder / "again.json").read_text())["env"] == figures["env"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_score_takes_the_columns_by_name_and_keeps_the_others(run, csv, tmp_path, suffix):
+    known = pd.read_csv(csv)
+    new = known[["d", "b", "a", "c"]].assign(client="nobody")
+    new.to_parquet(tmp_path / "new.parquet")
+    out = tmp_path / "deep" / f"scores{suffix}"
+    where = ["--data", tmp_path / "new.parquet", "--runs", run.parent, "--out", out]
+    done = command("score.py", *where)
+    assert done.returncode == 0, done.stderr
+    scored = pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
+    pd.testing.assert_frame_equal(scored[list(new.columns)], new)
+    detector, X = detectors.load("mamba-moe", run / "detector"), known[list("abcd")].to_numpy()
+    np.testing.assert_allclose(scored["score"], detector.decision_function(X))
+    np.testing.assert_allclose(scored["probability"], detector.predict_proba(X)[:, 1])
+    np.testing.assert_array_equal(scored["predicted"], detector.predict(X))
+    assert f"{len(X)} rows" in done.stdout
+    assert f"{scored['predicted'].sum()} are called anomalies" in done.stdout
+
+
+def test_unfit_rows_are_not_scored(run, csv, tmp_path):
+    def assert_refused(frame, *words, out="scores.csv"):
+        frame.to_csv(tmp_path / "new.csv", index=False)
+        line = ["--data", tmp_path / "new.csv", "--run", run, "--out", tmp_path / out]
+        assert_one_sentence(command("score.py", *line), *words)
+        assert not (tmp_path / out).is_file()
+
+    good = pd.read_csv(csv)
+    assert_refused(good.rename(columns={"b": "bb"}), "no column 'b'", "did you mean bb?")
+    assert_refused(good.assign(b="high"), "column 'b'", "'high' in row 1")
+    assert_refused(good.assign(score=1), "'score'", "rename")
+    assert_refused(good[:0], "no rows")
+    assert_refused(good, "scores.txt", "--out", out="scores.txt")
+    assert_refused(good, "is a folder", "--out", out=".")
+    where = ["--data", csv, "--runs", tmp_path / "none"]
+    assert_one_sentence(command("score.py", *where), "No run", "--run")
 
 
 def test_evaluate_without_a_run_says_so_and_plays_the_controls(folder):
@@ -169,6 +212,20 @@ def test_folder_below_a_file_is_one_sentence(tmp_path):
     assert_one_sentence(command("evaluate.py", "--json", below / "f"), "is a file", "--json")
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_folder_that_cannot_be_written_into_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="cannot be written into; name another folder with --out"):
+        check_folder(tmp_path / "runs", "--out")
+
+
+def test_what_the_system_refuses_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as refused:
+        run_command(lambda: (tmp_path / "none" / "file").touch())
+    assert refused.value.code == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
 def test_unknown_env_is_one_sentence():
     done = command("evaluate.py", "--env-id", "LatentAnomly-v0")
     assert_one_sentence(done, "did you mean LatentAnomaly-v0")
@@ -179,6 +236,7 @@ def test_unknown_env_is_one_sentence():
     [
         ("train.py", ["--seed", "mamba-moe", "forest", "pyod:<Class>", "cvae", "tqc", "ars"]),
         ("evaluate.py", ["--compare", "LatentAnomaly-v0", "LatentAnomaly/forest-v0"]),
+        ("score.py", ["--data", "--run", "--out", "probability"]),
     ],
 )
 def test_help_lists_the_choices(script, names):

@@ -246,9 +246,9 @@ def test_object_arrays_are_never_unpickled(tmp_path, held):
 @pytest.mark.parametrize(
     ("X", "y", "words"),
     [
-        (np.zeros(40), np.zeros(40), "(40,) and (40,)"),
-        (np.zeros((40, 2, 2)), np.zeros(40), "(40, 2, 2) and (40,)"),
-        (np.zeros((40, 2)), np.zeros((40, 1)), "(40, 2) and (40, 1)"),
+        (np.zeros(40), np.zeros(40), "X must have the shape (n, d), not (40,)"),
+        (np.zeros((40, 2, 2)), np.zeros(40), "X must have the shape (n, d), not (40, 2, 2)"),
+        (np.zeros((40, 2)), np.zeros((40, 1)), "y must have the shape (n,), not (40, 1)"),
         (np.zeros((40, 2)), np.zeros(39), "40 rows but y 39 labels"),
         (np.zeros((40, 0)), np.arange(40) < 8, "no feature columns"),
         (np.full((40, 2), 1j), np.arange(40) < 8, "column 'x1' holds '1j' in row 1"),
@@ -288,8 +288,10 @@ def test_labels_other_than_0_and_1(tmp_path, label):
     ("value", "words"),
     [
         (None, "column 'count' misses a value in row 12; impute"),
-        (np.inf, "column 'count' is infinite in row 12"),
-        (-np.inf, "column 'count' is infinite in row 12"),
+        (np.inf, "column 'count' is infinite, or beyond what 32 bits hold, in row 12"),
+        (-np.inf, "column 'count' is infinite, or beyond what 32 bits hold, in row 12"),
+        (1e39, "column 'count' is infinite, or beyond what 32 bits hold, in row 12"),
+        (-1.7e308, "column 'count' is infinite, or beyond what 32 bits hold, in row 12"),
         ("red", "column 'count' holds 'red' in row 12, not a number"),
         ("2024-05-01", "column 'count' holds '2024-05-01' in row 12, not a number"),
     ],

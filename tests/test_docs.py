@@ -14,7 +14,8 @@ import generators
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
-SCRIPTS = {"python": sys.executable, **{n: str(ROOT / n) for n in ("train.py", "evaluate.py")}}
+COMMANDS = ("train.py", "evaluate.py", "score.py")
+SCRIPTS = {"python": sys.executable, **{name: str(ROOT / name) for name in COMMANDS}}
 
 
 def run_commands(example: Example) -> None:

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -19,17 +20,18 @@ ORDER = [
     "train",
     "benchmarks",
 ]
-MAY_NOT_MEET = {("detectors", "generators"), ("generators", "detectors"), ("evaluate", "train")}
+COMMANDS = ("train", "evaluate", "score")
+MAY_NOT_MEET = {*permutations(("detectors", "generators")), *permutations(COMMANDS, 2)}
 
 
 def layer(name: str) -> int:
-    return ORDER.index({"evaluate": "train"}.get(name, name))
+    return ORDER.index("train" if name in COMMANDS else name)
 
 
 def modules() -> list[Path]:
     packages = [name for name in ORDER if (ROOT / name).is_dir()]
     files = [path for name in packages for path in sorted((ROOT / name).rglob("*.py"))]
-    return files + [ROOT / f"{name}.py" for name in ("swift_hydra", "train", "evaluate")]
+    return files + [ROOT / f"{name}.py" for name in ("swift_hydra", *COMMANDS)]
 
 
 def imported(path: Path) -> set[str]:
@@ -39,7 +41,7 @@ def imported(path: Path) -> set[str]:
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module.split(".")[0])
-    return names & {*ORDER, "evaluate"}
+    return names & {*ORDER, *COMMANDS}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -57,6 +59,7 @@ def test_imports_point_down(path):
         "generators",
         "train",
         "evaluate",
+        "score",
         "benchmarks.accuracy",
         "benchmarks.algorithms",
         "benchmarks.speed",

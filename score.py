@@ -1,0 +1,77 @@
+"""Score the rows of a file with a run's hardened detector.
+
+python score.py --data new.csv --out scores.csv
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from common.errors import InputError, run_command
+from common.files import check_file, replacing
+from common.registry import load_plugins
+
+WRITERS = {".csv": "to_csv", ".parquet": "to_parquet"}
+ADDED = ("score", "probability", "predicted")
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Score the rows of a file with a run's hardened detector.
+
+    Attributes:
+        data: a .csv, .parquet or .npz file that holds the columns that the run was trained on, in
+            any order. Others may be there, too; no label is needed.
+        run: folder of a run written by train.py; by default the latest in `runs`.
+        runs: folder that run folders are looked for in.
+        out: .csv or .parquet file for the rows with three more columns: score, the log-odds of
+            anomaly; probability; predicted, 1 where the score exceeds the detector's threshold.
+        plugin: modules to import first, which register detectors of their own.
+    """
+
+    data: Path
+    run: Path | None = None
+    runs: Path = Path("runs")
+    out: Path = Path("scores.csv")
+    plugin: tuple[str, ...] = ()
+
+
+def score(config: ScoreConfig) -> None:
+    """Write the rows and their scores; say how many are called anomalies."""
+    from scipy.special import expit
+
+    from agents.runs import find_run, open_run
+    from data.files import read_frame
+    from data.validation import named_features
+
+    check_file(config.out, "--out")
+    if config.out.suffix not in WRITERS:
+        raise InputError(f"{config.out} is no {' or '.join(WRITERS)} file; name one with --out.")
+    load_plugins(config.plugin)
+    run = open_run(config.run) if config.run else find_run(config.runs)
+    if run is None:
+        raise InputError(f"No run in {config.runs}; write one with train.py, or pass --run.")
+    frame = read_frame(config.data)
+    for column in frame.columns.intersection(list(ADDED)):
+        raise InputError(f"{config.data} has a column {column!r} already; rename it.")
+    X = named_features(frame, run.feature_names(), str(config.data))
+    detector = run.detector()
+    scores = detector.decision_function(X)
+    predicted = (scores > detector.threshold_).astype(int)
+    scored = frame.assign(**dict(zip(ADDED, (scores, expit(scores), predicted), strict=True)))
+    with replacing(config.out) as temporary:
+        getattr(scored, WRITERS[config.out.suffix])(temporary, index=False)
+    print(
+        f"{len(X)} rows scored with {run.folder}: {predicted.sum()} are called anomalies;"
+        f" see {config.out}"
+    )
+
+
+def main() -> None:
+    """Score with the arguments of the command line."""
+    score(tyro.cli(ScoreConfig))
+
+
+if __name__ == "__main__":
+    run_command(main)
