@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from agents.hardening import harden
 from agents.settings import HardeningSettings
 from common.labels import encode_labels
+from common.randomness import RandomState, as_seed
 from detectors.base import check_contamination
 
 
@@ -51,7 +52,7 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         timesteps: int = 10_000,
         synthetic_weight: float = 0.1,
         contamination: float | None = None,
-        random_state: int = 0,
+        random_state: RandomState = 0,
         progress: bool = False,
     ) -> None:
         self.detector = detector
@@ -92,7 +93,7 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             timesteps=self.timesteps,
             synthetic_weight=self.synthetic_weight,
         )
-        hardened = harden(X, labels, settings, self.random_state, self.progress)
+        hardened = harden(X, labels, settings, as_seed(self.random_state), self.progress)
         self.detector_, self.unhardened_ = hardened.scenario.detector, hardened.unhardened
         self.bank_, self.history_ = hardened.scenario.bank, hardened.history
         self.decision_scores_ = self.detector_.decision_function(X)

@@ -1,5 +1,6 @@
 """Agents with the Stable-Baselines3 interface: built by name, saved and loaded without pickle."""
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,26 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
         InputError: `algo` is unknown or does not fit the env.
     """
     entry_point, settings = find_algorithm(algo)
-    arguments = {"policy": "MlpPolicy", **fit_batches(settings, env.num_envs)}
-    log = None if tensorboard_log is None else str(tensorboard_log)
+    arguments = {
+        "policy": "MlpPolicy",
+        "env": env,
+        "seed": seed % 2**32,  # all that NumPy's global generator takes
+        "device": "cpu",
+        "tensorboard_log": None if tensorboard_log is None else str(tensorboard_log),
+        **fit_batches(settings, env.num_envs),
+    }
     algorithm = load_attribute(entry_point)
+    try:
+        inspect.signature(algorithm).bind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The algorithm {algo!r} cannot be built ({error}); it must take the keyword arguments"
+            f" {', '.join(arguments)}."
+        ) from error
     env.seed(seed)
     try:
         with global_seed(seed):
-            return algorithm(env=env, seed=seed, device="cpu", tensorboard_log=log, **arguments)
+            return algorithm(**arguments)
     except AssertionError as error:  # with which Stable-Baselines3 refuses a space
         reason = " ".join(str(error).split())
         raise InputError(f"The algorithm {algo!r} does not fit the env: {reason}") from error

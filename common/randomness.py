@@ -3,9 +3,13 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
+
+RandomState = int | np.random.RandomState | None  # what scikit-learn takes as `random_state`
 
 
 @contextmanager
@@ -17,6 +21,13 @@ def torch_seed(seed: int) -> Iterator[torch.Generator]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)
+
+
+def as_seed(random_state: RandomState) -> int:
+    """Return an integer itself; otherwise draw a seed, from a `RandomState` or from NumPy's own."""
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def draw_seed(rng: np.random.Generator) -> int:

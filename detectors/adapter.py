@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 import detectors
 from common.errors import InputError
-from common.randomness import global_seed
+from common.randomness import RandomState, global_seed
 from common.scaling import WINSOR, compress
 from detectors.log_odds import class_log_odds, vote_log_odds
 from detectors.refitted import RefittedDetector
@@ -69,7 +69,7 @@ class AdaptedDetector(RefittedDetector):
     """
 
     def __init__(
-        self, backend: str, settings: dict[str, Any] | None = None, random_state: int = 0
+        self, backend: str, settings: dict[str, Any] | None = None, random_state: RandomState = 0
     ) -> None:
         self.backend = backend
         self.settings = settings
@@ -84,7 +84,7 @@ class AdaptedDetector(RefittedDetector):
         scaled = self.scaler_.fit(X[~synthetic]).transform(X)
         self.head_ = None
         one_class = is_pyod_outlier(self.estimator_) or is_scikit_outlier(self.estimator_)
-        with global_seed(self.random_state), refused_by(self.backend):
+        with global_seed(self.seed_), refused_by(self.backend):
             if one_class:
                 fit(self.estimator_, scaled[y == 0], None, None)
             else:
@@ -93,7 +93,7 @@ class AdaptedDetector(RefittedDetector):
         self.score_ = Score.of(self._own_scores(scaled, y)[y == 0], own_threshold(self.estimator_))
         if one_class and synthetic.any():
             augmented = np.column_stack([scaled, self.score_(self._own_scores(scaled, y))])
-            head = ExtraTreesClassifier(HEAD_TREES, random_state=self.random_state)
+            head = ExtraTreesClassifier(HEAD_TREES, random_state=self.seed_)
             self.head_ = head.fit(augmented, y, sample_weight=weight)
 
     def _check_row_alone(self, row: np.ndarray) -> None:
@@ -111,7 +111,7 @@ class AdaptedDetector(RefittedDetector):
         accepted = parameters(backend)
         arguments = {**spec.kwargs, **(self.settings or {})}
         if "random_state" in accepted:
-            arguments.setdefault("random_state", self.random_state)
+            arguments.setdefault("random_state", self.seed_)
         if "novelty" in accepted:  # scikit-learn's LocalOutlierFactor scores new rows only so
             arguments.setdefault("novelty", True)
         try:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -16,6 +16,7 @@ from sklearn.utils.validation import (
 
 from common.errors import InputError
 from common.labels import encode_labels
+from common.randomness import RandomState, as_seed
 
 
 class Detector(ClassifierMixin, BaseEstimator, ABC):
@@ -31,10 +32,13 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
     scores of the training rows and whether they exceed `threshold_`. After `load` the labels are 0
     and 1, and the names are not known.
 
-    `trainable` is False where a backend can be queried but not retrained.
+    Every backend takes `random_state`, of which training takes the integer `seed_`. `trainable` is
+    False where a backend can be queried but not retrained.
     """
 
     trainable = True
+    random_state: RandomState
+    seed_: int
     threshold_: float
     n_features_in_: int
     classes_: np.ndarray
@@ -61,8 +65,9 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
             synthetic: which rows were generated, bool (n,); by default none. Backends may use it.
 
         Raises:
-            ValueError: non-finite values, mismatched lengths, one label or more than two, one label
-                or weights of 0 for all rows of a label where the synthetic rows are left out.
+            ValueError: values that are not finite in float32, mismatched lengths, one label or
+                more than two, one label or weights of 0 for all rows of a label where the
+                synthetic rows are left out.
         """
         checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
         self.threshold_ = 0.0
@@ -146,6 +151,10 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
         """Score checked rows."""
 
+    def _params_with_seed(self) -> dict[str, Any]:
+        """Return the settings with the seed that was taken of `random_state`."""
+        return {**self.get_params(deep=False), "random_state": self.seed_}
+
     def _check_training(
         self,
         X: np.ndarray,
@@ -155,6 +164,8 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         reset: bool,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, force_writeable=True)
+        if np.abs(X).max() > np.finfo(np.float32).max:
+            raise ValueError("X holds a value beyond float32; replace it or drop its column.")
         classes, encoded = encode_labels(y)
         if not reset and not np.array_equal(classes, self.classes_):
             raise ValueError(f"The labels were {self.classes_} in fit, but now are {classes}.")
@@ -169,7 +180,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
             raise ValueError("The rows that are not synthetic have one class; both are needed.")
         if (np.bincount(encoded[~synthetic], weight[~synthetic]) == 0).any():
             raise ValueError("All real rows of one class have the weight 0; both are needed.")
-        self.classes_ = classes
+        self.classes_, self.seed_ = classes, as_seed(self.random_state)
         return X, encoded, weight, synthetic
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from common.errors import InputError, check_at_least
 from common.files import read_json, reading_saved, write_json
-from common.randomness import torch_seed
+from common.randomness import RandomState, as_seed, torch_seed
 from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
 from detectors.base import Detector, check_contamination, real_weights
@@ -63,7 +63,8 @@ class MambaMoEDetector(Detector):
         n_hardened_trees: boosted trees on real and synthetic rows.
         steps: AdamW steps of the Mamba experts.
         learning_rate: AdamW's peak learning rate.
-        contamination: share of the training rows labelled 0 that score above `threshold_`.
+        contamination: share of new rows labelled 0 that shall score above `threshold_`, as told by
+            the training rows, of which none is measured against itself.
         random_state: seed of weights, batches and routing noise.
         device: torch device.
         progress: show a progress bar.
@@ -84,7 +85,7 @@ class MambaMoEDetector(Detector):
         steps: int = 100,
         learning_rate: float = 3e-3,
         contamination: float = 0.1,
-        random_state: int = 0,
+        random_state: RandomState = 0,
         device: str = "cpu",
         progress: bool = False,
     ) -> None:
@@ -108,7 +109,7 @@ class MambaMoEDetector(Detector):
         self.n_experts_ = self.n_experts or suggest_n_experts(X[~synthetic])
         counts = ~synthetic & (weight > 0)
         self.n_normals_, self.n_known_ = np.bincount(y[counts]).tolist()
-        with torch_seed(self.random_state) as generator:
+        with torch_seed(self.seed_) as generator:
             network = self.network_ = self._build().train()
             scaled = network.encoding.fit(X[~synthetic]).scaler(X)
             measures = self._fit_remembered(scaled, y, counts)
@@ -149,7 +150,7 @@ class MambaMoEDetector(Detector):
         No row is measured against itself.
         """
         normal, known = (y == 0) & counts, (y == 1) & counts
-        network, choice = self.network_, torch.Generator().manual_seed(self.random_state)
+        network, choice = self.network_, torch.Generator().manual_seed(self.seed_)
         of_normals = network.memory.fit(scaled[normal], scaled[known], choice)
         likeness = network.neighbours.fit(scaled[normal], scaled[known], choice)
         measures = network.compare(scaled)
@@ -160,7 +161,7 @@ class MambaMoEDetector(Detector):
     def _fit_others(self, rows: TrainingRows) -> None:
         """Fit the trees, and weigh all opinions."""
         network, real = self.network_, rows.real()
-        fit_trees = partial(network.trees.fit, seed=self.random_state)
+        fit_trees = partial(network.trees.fit, seed=self.seed_)
         fit_trees(REAL_TREES, real.columns, real.y, real.weight)
         hardened = bool(rows.synthetic.any())
         if hardened:
@@ -173,11 +174,12 @@ class MambaMoEDetector(Detector):
         odds = [torch.from_numpy(rows.weight[kind]) for kind in kinds]
         pools = [(encoded[kind], weight) for kind, weight in zip(kinds, odds, strict=True)]
         synthetic_ratio = float(odds[2].sum() / odds[1].sum())
+        steps = int(self.steps)  # torch's schedule takes no integer of NumPy's
         optimizer = torch.optim.AdamW(
             self.network_.parameters(), self.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, self.steps)
-        bar = tqdm(range(self.steps), "mamba-moe", unit="step", disable=not self.progress)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, steps)
+        bar = tqdm(range(steps), "mamba-moe", unit="step", disable=not self.progress)
         for step in bar:
             batches = [
                 pool[torch.multinomial(weight, BATCH, replacement=True, generator=generator)]
@@ -204,7 +206,8 @@ class MambaMoEDetector(Detector):
     def save(self, folder: Path | str) -> None:
         """Write `settings.json` and `weights.safetensors`."""
         fitted = {name: getattr(self, name) for name in FITTED}
-        write_json(Path(folder) / "settings.json", {"params": self.get_params(), "fitted": fitted})
+        settings = {"params": self._params_with_seed(), "fitted": fitted}
+        write_json(Path(folder) / "settings.json", settings)
         save_weights(Path(folder) / "weights.safetensors", self.network_.state_dict())
 
     @classmethod
@@ -225,6 +228,7 @@ class MambaMoEDetector(Detector):
             detector.network_ = detector._build()
             detector.network_.load_state_dict(weights)
         detector.classes_, detector.threshold_ = np.array([0, 1]), 0.0
+        detector.seed_ = as_seed(detector.random_state)
         detector.network_.eval()
         return detector
 

@@ -149,7 +149,7 @@ class Mixture(nn.Module):
         Args:
             scaled: scaled rows, float32 (n, d).
             measures: what remembered rows say of them, none being measured against itself.
-            contamination: share of them that shall score above 0.
+            contamination: share of them that shall score above 0, so measured.
         """
         opinions = self.opinions(scaled, measures)
         self.center.copy_(opinions.mean(dim=0))

@@ -7,6 +7,7 @@ import numpy as np
 
 from common.errors import InputError
 from common.files import read_json, replacing, write_json
+from common.randomness import RandomState
 from detectors.adapter import Score
 from detectors.base import Detector
 from detectors.log_odds import class_log_odds
@@ -31,7 +32,7 @@ class OnnxDetector(Detector):
 
     trainable = False
 
-    def __init__(self, path: str, random_state: int = 0) -> None:
+    def __init__(self, path: str, random_state: RandomState = 0) -> None:
         self.path = path
         self.random_state = random_state
 

@@ -36,7 +36,7 @@ class RefittedDetector(Detector):
 
     def save(self, folder: Path | str) -> None:
         """Write `settings.json` and the training rows, `rows.safetensors`."""
-        write_json(Path(folder) / "settings.json", self.get_params(deep=False))
+        write_json(Path(folder) / "settings.json", self._params_with_seed())
         rows = {name: torch.from_numpy(values) for name, values in self.training_rows_.items()}
         save_weights(Path(folder) / "rows.safetensors", rows)
 

@@ -7,6 +7,7 @@ import torch
 from catboost import CatBoostClassifier
 from sklearn.ensemble import ExtraTreesClassifier
 
+from common.randomness import RandomState
 from detectors.base import real_weights
 from detectors.log_odds import class_log_odds, vote_log_odds
 from detectors.memory import synthetic_trust
@@ -24,8 +25,6 @@ class TreesDetector(RefittedDetector):
     (`Memory.fit`): a few real anomalies keep their say among thousands of synthetic ones.
     """
 
-    random_state: int
-
     def make_classifier(self) -> Any:
         """Return an unfitted classifier with `fit(X, y, sample_weight)`."""
         raise NotImplementedError
@@ -41,7 +40,7 @@ class TreesDetector(RefittedDetector):
     def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        self.fitted_with_ = self.get_params()
+        self.fitted_with_ = self._params_with_seed()
         X_real, y_real, real_weight = real_rows(self.training_rows_)
         self.of_real_ = self.make_classifier().fit(X_real, y_real, sample_weight=real_weight)
         self._learn_synthetic(X, y, weight, synthetic)
@@ -53,7 +52,7 @@ class TreesDetector(RefittedDetector):
         before = real_rows(self.training_rows_)
         self._keep(X, y, weight, synthetic)
         same_rows = all(map(np.array_equal, before, real_rows(self.training_rows_)))
-        if same_rows and self.get_params() == self.fitted_with_:
+        if same_rows and self._params_with_seed() == self.fitted_with_:
             self._learn_synthetic(X, y, weight, synthetic)
         else:
             self._refit(X, y, weight, synthetic)
@@ -63,7 +62,7 @@ class TreesDetector(RefittedDetector):
     ) -> None:
         self.of_all_, self.share_ = None, 0.0
         if synthetic.any():
-            trust = synthetic_trust(X[~synthetic], y[~synthetic], self.random_state)
+            trust = synthetic_trust(X[~synthetic], y[~synthetic], self.seed_)
             self.share_ = TRUST_WEIGHT * trust
         if self.share_:
             self.of_all_ = self.make_synthetic_learner().fit(X, y, sample_weight=weight)
@@ -85,7 +84,7 @@ class ExtraTreesDetector(TreesDetector):
     """scikit-learn's `ExtraTreesClassifier` and its arguments; `n_jobs` counts in `fit` only."""
 
     def __init__(
-        self, n_estimators: int = 200, n_jobs: int | None = None, random_state: int = 0
+        self, n_estimators: int = 200, n_jobs: int | None = None, random_state: RandomState = 0
     ) -> None:
         self.n_estimators = n_estimators
         self.n_jobs = n_jobs
@@ -93,7 +92,7 @@ class ExtraTreesDetector(TreesDetector):
 
     def make_classifier(self) -> ExtraTreesClassifier:
         """Return the unfitted forest."""
-        return ExtraTreesClassifier(**self.get_params())
+        return ExtraTreesClassifier(**self._params_with_seed())
 
     def ask(self, classifier: ExtraTreesClassifier, X: np.ndarray) -> np.ndarray:
         """Average the trees' votes without the forest's overhead, which dominates on few rows."""
@@ -107,7 +106,7 @@ class CatBoostDetector(TreesDetector):
     """`catboost.CatBoostClassifier`; `n_jobs` is its `thread_count`, by default torch's threads."""
 
     def __init__(
-        self, iterations: int = 500, n_jobs: int | None = None, random_state: int = 0
+        self, iterations: int = 500, n_jobs: int | None = None, random_state: RandomState = 0
     ) -> None:
         self.iterations = iterations
         self.n_jobs = n_jobs
@@ -118,7 +117,7 @@ class CatBoostDetector(TreesDetector):
         return CatBoostClassifier(
             iterations=self.iterations,
             thread_count=self.n_jobs or torch.get_num_threads(),
-            random_seed=self.random_state,
+            random_seed=self.seed_,
             verbose=False,
             allow_writing_files=False,
         )

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.randomness import RandomState
 from common.scaling import RowScaler
 from generators.base import Generator
 
@@ -21,7 +22,7 @@ class Background(Generator):
 
     normals: Tensor
 
-    def __init__(self, random_state: int = 0, progress: bool = False) -> None:
+    def __init__(self, random_state: RandomState = 0, progress: bool = False) -> None:
         super().__init__(random_state, progress)
 
     def build(self, n_features: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.files import read_json, reading_saved, write_json
+from common.randomness import RandomState, as_seed
 from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
 
@@ -29,10 +30,12 @@ class Generator(nn.Module, ABC):
     latent_dim: int
     scaler: RowScaler
 
-    def __init__(self, random_state: int = 0, progress: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, random_state: RandomState = 0, progress: bool = False, **settings: Any
+    ) -> None:
         super().__init__()
-        self.random_state, self.progress = random_state, progress
-        self.settings = {"random_state": random_state, **settings}
+        self.random_state, self.progress = as_seed(random_state), progress
+        self.settings = {"random_state": self.random_state, **settings}
 
     @abstractmethod
     def build(self, n_features: int) -> None:

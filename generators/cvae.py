@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common.randomness import torch_seed
+from common.randomness import RandomState, torch_seed
 from common.scaling import RowScaler
 from generators.base import Generator
 
@@ -32,7 +32,7 @@ class ConditionalVAE(Generator):
         hidden: int = 128,
         steps: int = 600,
         beta: float = 0.5,
-        random_state: int = 0,
+        random_state: RandomState = 0,
         progress: bool = False,
     ) -> None:
         super().__init__(

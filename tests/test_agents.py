@@ -118,6 +118,21 @@ def test_classes_of_ones_own_are_saved_and_loaded(cls, scenario, observations, t
         np.testing.assert_allclose(actions(loaded, observations), actions(agent, observations))
 
 
+class NarrowAgent(RandomAgent):
+    def __init__(self, env, seed):
+        super().__init__(env=env, seed=seed)
+
+
+def test_class_whose_constructor_does_not_fit_is_one_sentence(scenario):
+    sentence = f"'{__name__}:NarrowAgent' cannot be built .* must take .* policy, env, seed, device"
+    with pytest.raises(InputError, match=sentence):
+        make_agent(f"{__name__}:NarrowAgent", make_env(scenario), 0)
+
+
+def test_any_seed_serves(scenario):
+    assert make_agent("ppo", make_env(scenario), 2**32 + 1).seed == 1
+
+
 @pytest.mark.parametrize(
     ("algo", "sentence"),
     [("pppo", "did you mean"), ("no_module:Class", "no_module"), ("agents.controls:No", "No")],

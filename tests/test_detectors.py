@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import blobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -108,6 +109,29 @@ def test_same_seed_same_scores(rows, id):
 
 
 @pytest.mark.parametrize("id", BACKENDS)
+def test_random_state_of_scikit_learn_and_numbers_of_numpy_are_taken(rows, id, tmp_path):
+    """What was drawn of a `RandomState` is saved, so that the detector is the same when loaded."""
+    X, y = rows
+    probes = np.random.default_rng(1).uniform(-4, 4, (200, X.shape[1]))
+    settings = {name: np.int64(value) for name, value in QUICK[id].items()}
+
+    def fit(random_state):
+        return detectors.make(id, random_state=random_state, **settings).fit(X, y)
+
+    plain = detectors.make(id, random_state=3, **QUICK[id]).fit(X, y).decision_function(probes)
+    np.testing.assert_array_equal(fit(np.int64(3)).decision_function(probes), plain)
+    detector, twin, other = (fit(np.random.RandomState(seed)) for seed in (0, 0, 1))
+    scores = detector.decision_function(probes)
+    np.testing.assert_array_equal(twin.decision_function(probes), scores)
+    assert not np.array_equal(other.decision_function(probes), scores)
+    for detector in (twin, fit(None)):
+        detector.partial_fit(*replay_set(X, y, X[:9] - 6, 0.5)).save(tmp_path)
+        scores = detector.decision_function(probes)
+        loaded = detectors.load(id, tmp_path)
+        np.testing.assert_allclose(loaded.decision_function(probes), scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("id", BACKENDS)
 def test_partial_fit_learns_the_new_rows(rows, id):
     X, y = rows
     bank = np.full((40, X.shape[1]), -6.0) + np.random.default_rng(0).standard_normal((40, 1))
@@ -160,18 +184,18 @@ def test_synthetic_rows_do_not_stand_in_for_real_anomalies(rows, id):
 
 
 @pytest.mark.parametrize("id", BACKENDS)
-@pytest.mark.parametrize("spoil", ["nan", "infinite", "one class", "label 2", "length"])
+@pytest.mark.parametrize("spoil", ["nan", "infinite", "huge", "one class", "label 2", "length"])
 def test_bad_rows_are_refused(rows, id, spoil):
     X, y = (array.copy() for array in rows)
-    if spoil in ("nan", "infinite"):
-        X[3, 1] = np.nan if spoil == "nan" else np.inf
+    if spoil in ("nan", "infinite", "huge"):
+        X[3, 1] = {"nan": np.nan, "infinite": np.inf, "huge": -1e39}[spoil]
     elif spoil == "one class":
         y[:] = 0
     elif spoil == "label 2":
         y[0] = 2
     else:
         y = y[1:]
-    with pytest.raises(ValueError, match=r"NaN|infinity|labels|inconsistent"):
+    with pytest.raises(ValueError, match=r"NaN|infinity|float32|labels|inconsistent"):
         detectors.make(id, **QUICK[id]).fit(X, y)
 
 
@@ -335,6 +359,14 @@ def test_flagship_calls_at_most_one_training_normal_in_ten_an_anomaly(rows):
     for part in (bank[:0], bank):
         detector = MambaMoEDetector(steps=30).fit(*replay_set(X, y, part, 0.5))
         assert 0 < detector.predict(X[y == 0]).mean() < 0.11
+
+
+@pytest.mark.parametrize("contamination", [0.05, 0.3])
+def test_flagships_contamination_is_the_share_of_new_normals(contamination):
+    X, y = blobs(n_normal=1500)
+    detector = MambaMoEDetector(steps=30, contamination=contamination).fit(X, y)
+    new_normals = blobs(n_normal=1500, seed=1)[0][:1500]
+    assert detector.predict(new_normals).mean() == pytest.approx(contamination, rel=0.3)
 
 
 def test_scores_of_duplicate_rows_do_not_depend_on_the_batch():
