@@ -84,6 +84,7 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
         kind = "run" if wanted is None else f"run of {wanted}"
         print(f"No {kind} in {config.runs}: playing the controls on {DEFAULT_DATA}, unhardened.\n")
     else:
+        run.check_backend()
         print(f"Run {run.folder}\n")
     figures: dict[str, Any] = {
         "run": None if run is None else str(run.folder),

@@ -42,26 +42,26 @@ def score(config: ScoreConfig) -> None:
     from scipy.special import expit
 
     from agents.runs import find_run, open_run
-    from data.files import read_frame
-    from data.validation import named_features
+    from data.files import read_rows
 
     check_file(config.out, "--out")
-    if config.out.suffix not in WRITERS:
+    suffix = config.out.suffix.lower()
+    if suffix not in WRITERS:
         raise InputError(f"{config.out} is no {' or '.join(WRITERS)} file; name one with --out.")
     load_plugins(config.plugin)
     run = open_run(config.run) if config.run else find_run(config.runs)
     if run is None:
         raise InputError(f"No run in {config.runs}; write one with train.py, or pass --run.")
-    frame = read_frame(config.data)
+    run.check_backend()
+    frame, X = read_rows(config.data, run.feature_names())
     for column in frame.columns.intersection(list(ADDED)):
         raise InputError(f"{config.data} has a column {column!r} already; rename it.")
-    X = named_features(frame, run.feature_names(), str(config.data))
     detector = run.detector()
     scores = detector.decision_function(X)
     predicted = (scores > detector.threshold_).astype(int)
     scored = frame.assign(**dict(zip(ADDED, (scores, expit(scores), predicted), strict=True)))
     with replacing(config.out) as temporary:
-        getattr(scored, WRITERS[config.out.suffix])(temporary, index=False)
+        getattr(scored, WRITERS[suffix])(temporary, index=False)
     print(
         f"{len(X)} rows scored with {run.folder}: {predicted.sum()} are called anomalies;"
         f" see {config.out}"

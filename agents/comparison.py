@@ -22,7 +22,7 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
     Raises:
         InputError: fewer than two folders, or one is no complete run.
     """
-    if len(folders) < 2:
+    if len({folder.resolve() for folder in folders}) < 2:
         raise InputError("--compare needs two run folders or more; pass --compare DIR DIR.")
     runs = {shortest(folder, folders): open_run(folder) for folder in folders}
     metrics = {name: read_json(run.folder / "metrics.json") for name, run in runs.items()}

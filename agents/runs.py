@@ -36,6 +36,18 @@ class Run:
         """Return the names of the rows' columns, in their order."""
         return read_json(self.folder / "columns.json")
 
+    def check_backend(self) -> None:
+        """Raise `InputError` where the detector is unknown, with the plugins that brought it."""
+        try:
+            detectors.registry.spec(self.config["detector"])
+        except InputError as error:
+            if not self.config.get("plugin"):
+                raise
+            raise InputError(
+                f"The run {self.folder} hardened {self.config['detector']}, which is a plugin's;"
+                f" pass --plugin {' '.join(self.config['plugin'])}."
+            ) from error
+
     def detector(self, name: str = "detector") -> Detector:
         """Load the hardened detector, or `unhardened`, the one before."""
         return detectors.load(self.config["detector"], self.folder / name)

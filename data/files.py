@@ -5,13 +5,14 @@ A parser may raise anything on broken bytes, so whatever it raises becomes an `I
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from common.errors import InputError
 from data.table import Table
-from data.validation import numbered_columns, table_from_arrays, table_from_frame
+from data.validation import named_features, numbered_columns, table_from_arrays, table_from_frame
 
 
 def read(path: Path | str, label_column: str = "label", name: str | None = None) -> Table:
@@ -28,6 +29,31 @@ def read(path: Path | str, label_column: str = "label", name: str | None = None)
         X, y = read_arrays(path, "X", "y")
         return table_from_arrays(X, y, name)
     return table_from_frame(read_frame(path), label_column, name)
+
+
+def read_rows(path: Path, names: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Read a file of rows that need no label.
+
+    Returns:
+        all its columns, an index that a .parquet file has among them and those of a .csv file as
+        the text that is there; the columns `names`, in that order, as float64 (n, d).
+
+    Raises:
+        InputError: the file cannot be read, or does not hold these columns of finite numbers; those
+            of an array have no names, so that it must have just as many.
+    """
+    frame, suffix = read_frame(path), suffix_of(path)
+    if suffix == ARRAYS and frame.shape[1] != len(names):
+        raise InputError(
+            f"{path}: X has {frame.shape[1]} columns; give the {len(names)} that are called"
+            f" {', '.join(names[:3])} and so on, in this order."
+        )
+    X = named_features(frame, names, str(path))
+    if suffix == CSV:
+        frame = read_csv(path, dtype=str, keep_default_na=False)
+    elif not isinstance(frame.index, pd.RangeIndex):
+        frame = frame.reset_index()
+    return frame, X
 
 
 def suffix_of(path: Path) -> str:
@@ -58,6 +84,11 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
     raise InputError(f"{path} must hold {wanted}, not {', '.join(held) or 'none'}.")
 
 
+def read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    """Read a .csv file in one piece, so that a column has one type throughout."""
+    return pd.read_csv(path, low_memory=False, **options)
+
+
 def read_frame(path: Path) -> pd.DataFrame:
     """Return the columns of a file, called x1 to xd where they are those of an array X.
 
@@ -68,19 +99,30 @@ def read_frame(path: Path) -> pd.DataFrame:
     if suffix == ARRAYS:
         (X,) = read_arrays(path, "X")
         return numbered_columns(X, str(path))
-    reader = FRAME_READERS[suffix]
     try:
-        frame = reader(path)
+        frame = FRAME_READERS[suffix](path)
+        header = read_csv(path, header=None, nrows=1, dtype=str) if suffix == CSV else None
     except Exception as error:
         raise unreadable(path, error) from error
-    if reader is pd.read_csv and not isinstance(frame.index, pd.RangeIndex):
+    if header is not None:
+        check_header(frame, header.iloc[0], path)
+    return frame.set_axis(frame.columns.map(str), axis="columns")
+
+
+def check_header(frame: pd.DataFrame, header: pd.Series, path: Path) -> None:
+    """Raise `InputError` where the names in a .csv file's first line do not fit its rows."""
+    if header.astype(str).str.contains(";").any():
+        raise InputError(f"{path} parts values by semicolons; part them by commas.")
+    if not isinstance(frame.index, pd.RangeIndex):
         raise InputError(f"{path}: rows hold more values than the header has names; name them all.")
-    if reader is pd.read_csv and "Unnamed: 0" in frame:
+    if "Unnamed: 0" in frame:
         raise InputError(
             f"{path}: the first column has no name, as where pandas wrote the index; name it, or"
             " write the file with index=False."
         )
-    return frame.set_axis(frame.columns.map(str), axis="columns")
+    repeated = header[header.duplicated()]
+    if len(repeated):
+        raise InputError(f"{path} has two columns called {repeated.iloc[0]!r}; rename or drop one.")
 
 
 def unreadable(path: Path, error: Exception) -> InputError:
@@ -89,8 +131,8 @@ def unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} cannot be read ({reason}); write it again as plain numbers.")
 
 
-ARRAYS = ".npz"
+ARRAYS, CSV = ".npz", ".csv"
 FRAME_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": pd.read_csv,
+    CSV: read_csv,
     ".parquet": pd.read_parquet,
 }

@@ -56,6 +56,8 @@ def numbered_columns(X: np.ndarray, name: str) -> pd.DataFrame:
     """Call the columns of an array x1 to xd; raise `InputError` unless its shape is (n, d)."""
     if X.ndim != 2:
         raise InputError(f"{name}: X must have the shape (n, d), not {X.shape}; reshape it.")
+    if X.dtype.names:
+        raise InputError(f"{name}: X holds records of {', '.join(X.dtype.names)}; give numbers.")
     return pd.DataFrame(X, columns=[f"x{i + 1}" for i in range(X.shape[1])])
 
 
@@ -135,8 +137,12 @@ def feature(column: pd.Series, name: str) -> np.ndarray:
 
 def as_numbers(column: pd.Series) -> np.ndarray:
     """Return a column as float64 (n,), NaN where a value is missing or no real number."""
-    plain = pd.api.types.is_numeric_dtype(column)
-    numbers = column if plain else pd.to_numeric(column.astype(object), errors="coerce")
+    numbers = column
+    if not pd.api.types.is_numeric_dtype(column):
+        try:
+            numbers = pd.to_numeric(column.astype(object), errors="coerce")
+        except OverflowError:  # integers of more than 308 digits
+            numbers = pd.to_numeric(column.astype(str), errors="coerce")
     if pd.api.types.is_complex_dtype(numbers):
         return np.full(len(column), np.nan)
     return numbers.to_numpy(dtype=np.float64, na_value=np.nan)

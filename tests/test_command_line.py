@@ -93,23 +93,44 @@ def test_evaluate_prints_both_tables_of_the_latest_run(run, folder):
     assert json.loads((folder / "again.json").read_text())["env"] == figures["env"]
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def scored(data: Path, run: Path, out: Path) -> subprocess.CompletedProcess:
+    return command("score.py", "--data", data, "--runs", run.parent, "--out", out)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".PARQUET"])
 def test_score_takes_the_columns_by_name_and_keeps_the_others(run, csv, tmp_path, suffix):
     known = pd.read_csv(csv)
     new = known[["d", "b", "a", "c"]].assign(client="nobody")
+    new.index = pd.Index([f"{i:06}" for i in range(len(new))], name="account")
     new.to_parquet(tmp_path / "new.parquet")
     out = tmp_path / "deep" / f"scores{suffix}"
-    where = ["--data", tmp_path / "new.parquet", "--runs", run.parent, "--out", out]
-    done = command("score.py", *where)
+    done = scored(tmp_path / "new.parquet", run, out)
     assert done.returncode == 0, done.stderr
-    scored = pd.read_csv(out) if suffix == ".csv" else pd.read_parquet(out)
-    pd.testing.assert_frame_equal(scored[list(new.columns)], new)
+    written = pd.read_csv(out, dtype={"account": str}) if suffix == ".csv" else pd.read_parquet(out)
+    pd.testing.assert_frame_equal(written.set_index("account")[list(new.columns)], new)
     detector, X = detectors.load("mamba-moe", run / "detector"), known[list("abcd")].to_numpy()
-    np.testing.assert_allclose(scored["score"], detector.decision_function(X))
-    np.testing.assert_allclose(scored["probability"], detector.predict_proba(X)[:, 1])
-    np.testing.assert_array_equal(scored["predicted"], detector.predict(X))
+    np.testing.assert_allclose(written["score"], detector.decision_function(X))
+    np.testing.assert_allclose(written["probability"], detector.predict_proba(X)[:, 1])
+    np.testing.assert_array_equal(written["predicted"], detector.predict(X))
     assert f"{len(X)} rows" in done.stdout
-    assert f"{scored['predicted'].sum()} are called anomalies" in done.stdout
+    assert f"{written['predicted'].sum()} are called anomalies" in done.stdout
+
+
+def test_score_leaves_the_text_of_a_csv_file_as_it_is(run, tmp_path):
+    header, row = "account,country,flag,a,b,c,d,price", "000017,NA,true,1.50,0,1e0,2,"
+    (tmp_path / "new.csv").write_text(f"{header}\n{row}\n")
+    done = scored(tmp_path / "new.csv", run, tmp_path / "scores.csv")
+    assert done.returncode == 0, done.stderr
+    first, second = (tmp_path / "scores.csv").read_text().splitlines()
+    assert first == f"{header},score,probability,predicted"
+    assert second.startswith(f"{row},")
+
+
+def test_columns_of_an_array_are_all_or_none(run, csv, tmp_path):
+    X = pd.read_csv(csv).to_numpy()
+    np.savez(tmp_path / "new.npz", X=X)
+    done = scored(tmp_path / "new.npz", run, tmp_path / "scores.csv")
+    assert_one_sentence(done, "X has 5 columns", "the 4 that are called a, b, c")
 
 
 def test_unfit_rows_are_not_scored(run, csv, tmp_path):
@@ -271,7 +292,8 @@ def test_plugins_backend_is_trained_and_attacked(folder, csv):
         assert compared["search"][run.name]["bank"] == len(pd.read_parquet(run / "bank.parquet"))
         after = compared["detection"][f"{run.name}, after hardening"]
         assert after == metrics["detection"]["after hardening"]
-    assert_one_sentence(command("evaluate.py", "--compare", runs[0]), "two run folders")
+    for same in (runs[:1], [runs[0], runs[0]]):
+        assert_one_sentence(command("evaluate.py", "--compare", *same), "two run folders")
 
 
 def test_plugin_module_is_imported_first(csv, tmp_path, monkeypatch):
@@ -284,8 +306,10 @@ def test_plugin_module_is_imported_first(csv, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     done = command("evaluate.py", "--runs", tmp_path / "r", "--episodes", 8, *plugin)
     assert done.returncode == 0, done.stderr
+    done = command("score.py", "--runs", tmp_path / "r", "--data", csv, "--out", tmp_path / "s.csv")
+    assert_one_sentence(done, "--plugin mine")
     done = command("evaluate.py", "--runs", tmp_path / "r", "--episodes", 8)
-    assert_one_sentence(done, "mine")
+    assert_one_sentence(done, "--plugin mine")
     assert_one_sentence(command("train.py", "--plugin", "no_such_module"), "no_such_module")
 
 

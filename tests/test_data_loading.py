@@ -250,6 +250,7 @@ def test_object_arrays_are_never_unpickled(tmp_path, held):
         (np.zeros((40, 2, 2)), np.zeros(40), "X must have the shape (n, d), not (40, 2, 2)"),
         (np.zeros((40, 2)), np.zeros((40, 1)), "y must have the shape (n,), not (40, 1)"),
         (np.zeros((40, 2)), np.zeros(39), "40 rows but y 39 labels"),
+        (np.zeros((40, 2), [("a", float)]), np.zeros(40), "X holds records of a"),
         (np.zeros((40, 0)), np.arange(40) < 8, "no feature columns"),
         (np.full((40, 2), 1j), np.arange(40) < 8, "column 'x1' holds '1j' in row 1"),
         (np.full((40, 2), "red"), np.arange(40) < 8, "column 'x1' holds 'red' in row 1"),
@@ -343,6 +344,27 @@ def test_too_few_rows(tmp_path, n, n_anomalies, words):
 def test_the_fewest_rows_are_enough(tmp_path, n, n_anomalies):
     frame(n, n_anomalies).to_csv(tmp_path / "rows.csv", index=False)
     assert data.load(str(tmp_path / "rows.csv")).y.sum() == n_anomalies
+
+
+def test_repeated_column_is_refused(tmp_path):
+    (tmp_path / "twice.csv").write_text("a,label,label\n" + "1,0,0\n" * 40)
+    with pytest.raises(InputError, match="two columns called 'label'"):
+        data.load(str(tmp_path / "twice.csv"))
+
+
+@pytest.mark.parametrize("row", ["1;0", "1,5;0"])
+def test_semicolons_are_told(tmp_path, row):
+    (tmp_path / "semicolons.csv").write_text("a;label\n" + f"{row}\n" * 40)
+    with pytest.raises(InputError, match="semicolons"):
+        data.load(str(tmp_path / "semicolons.csv"))
+
+
+def test_integer_beyond_float64_is_named(tmp_path):
+    lines = ["a,label", *(f"{i},{i % 2}" for i in range(40))]
+    lines[7] = "1" * 400 + ",0"
+    (tmp_path / "long.csv").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"column 'a' .* in row 7"):
+        data.load(str(tmp_path / "long.csv"))
 
 
 def test_rows_longer_than_the_header(tmp_path):
