@@ -7,6 +7,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+import detectors
 from agents.hardening import harden
 from agents.settings import HardeningSettings
 from common.labels import encode_labels
@@ -24,9 +25,10 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         rounds: rounds of search and retraining.
         timesteps: env steps a round.
         synthetic_weight: share in [0, 1) of the anomalies' training weight that found rows get.
-        contamination: share of the rows labelled 0 that `predict` shall call anomalies, which sets
-            `threshold_`; by default the threshold is the detector's own. It means little for tree
-            ensembles, which remember the rows that they were trained on.
+        contamination: share of new rows labelled 0 that `predict` shall call anomalies; by default
+            the threshold is the detector's own. Of the backends the flagship takes a contamination
+            itself. With the others `threshold_` is the quantile of the training rows' scores, which
+            is too low for new rows: the detector remembers those that it was trained on.
         random_state: seed of everything drawn.
         progress: show a progress bar.
 
@@ -83,8 +85,10 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         X, y = validate_data(self, X, y, dtype=np.float64, force_writeable=True)
         self.classes_, labels = encode_labels(y)
+        calibrated = False
         if self.contamination is not None:
             check_contamination(self.contamination)
+            calibrated = "contamination" in detectors.make(self.detector).get_params()
         settings = HardeningSettings(
             detector=self.detector,
             generator=self.generator,
@@ -92,13 +96,14 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             rounds=self.rounds,
             timesteps=self.timesteps,
             synthetic_weight=self.synthetic_weight,
+            contamination=self.contamination if calibrated else None,
         )
         hardened = harden(X, labels, settings, as_seed(self.random_state), self.progress)
         self.detector_, self.unhardened_ = hardened.scenario.detector, hardened.unhardened
         self.bank_, self.history_ = hardened.scenario.bank, hardened.history
         self.decision_scores_ = self.detector_.decision_function(X)
         self.threshold_ = self.detector_.threshold_
-        if self.contamination is not None:
+        if self.contamination is not None and not calibrated:
             normal = self.decision_scores_[labels == 0]
             self.threshold_ = float(np.quantile(normal, 1 - self.contamination))
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)

@@ -15,6 +15,7 @@ from agents.agent import make_agent
 from agents.algorithms import find_algorithm
 from agents.monitor import SearchMonitor
 from agents.settings import HardeningSettings
+from common.errors import InputError
 from common.randomness import draw_seed, global_seed
 from common.registry import load_attribute
 from detectors.base import Detector
@@ -153,10 +154,19 @@ class Search:
 
 
 def make_detector(settings: HardeningSettings, seed: int) -> Detector:
-    """Build the backend; `device` goes to those that take one."""
+    """Build the backend; `device` goes to those that take one.
+
+    Raises:
+        InputError: there is a `contamination`, which the backend does not take.
+    """
     detector = detectors.make(settings.detector, random_state=seed)
-    if "device" in detector.get_params():
+    accepted = detector.get_params()
+    if "device" in accepted:
         detector.set_params(device=settings.device)
+    if settings.contamination is not None:
+        if "contamination" not in accepted:
+            raise InputError(f"{settings.detector} takes no contamination; leave it out.")
+        detector.set_params(contamination=settings.contamination)
     return detector
 
 

@@ -61,7 +61,8 @@ class RowScaler(nn.Module):
 
     def forward(self, X: ArrayLike | Tensor) -> Tensor:
         """Scale rows, (n, d) in the input's units, to float32."""
-        rows = torch.as_tensor(X, dtype=torch.float64, device=self.center.device)
+        plain = X if isinstance(X, Tensor) else np.ascontiguousarray(X)
+        rows = torch.as_tensor(plain, dtype=torch.float64, device=self.center.device)
         return compress(((rows - self.center) / self.scale).clamp(-FAR, FAR).float())
 
     def inverse(self, scaled: Tensor) -> Tensor:

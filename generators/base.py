@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from common.files import read_json, reading_saved, write_json
@@ -64,15 +65,12 @@ class Generator(nn.Module, ABC):
     @torch.no_grad()
     def encode(self, X: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Map rows, float (n, d), and labels, int (n,), to latents, float32 (n, latent_dim)."""
-        labels = torch.as_tensor(y, dtype=torch.float32)
-        return self.encode_scaled(self.scaler(X), labels).numpy()
+        return self.encode_scaled(self.scaler(X), float_tensor(y)).numpy()
 
     @torch.no_grad()
     def decode(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Map latents, float (n, latent_dim), and labels, int (n,), to rows, float64 (n, d)."""
-        latents = torch.as_tensor(z, dtype=torch.float32)
-        labels = torch.as_tensor(y, dtype=torch.float32)
-        return self.decode_rows(latents, labels).numpy()
+        return self.decode_rows(float_tensor(z), float_tensor(y)).numpy()
 
     def decode_rows(self, z: Tensor, y: Tensor) -> Tensor:
         """Map latents, float32 (n, latent_dim), and labels (n,) to rows, float64 (n, d)."""
@@ -95,3 +93,8 @@ class Generator(nn.Module, ABC):
             generator.build(n_features)
             generator.load_state_dict(weights)
         return generator.eval()
+
+
+def float_tensor(values: ArrayLike) -> Tensor:
+    """Return numbers as a float32 tensor; torch itself takes no array of negative strides."""
+    return torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float32)

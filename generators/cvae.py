@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from common.randomness import RandomState, torch_seed
 from common.scaling import RowScaler
-from generators.base import Generator
+from generators.base import Generator, float_tensor
 
 BATCH = 256
 
@@ -61,7 +61,7 @@ class ConditionalVAE(Generator):
         return self.eval()
 
     def _train(self, X: np.ndarray, y: np.ndarray, steps: int, noise: torch.Generator) -> None:
-        rows, labels = self.scaler(X), torch.as_tensor(y, dtype=torch.float32)
+        rows, labels = self.scaler(X), float_tensor(y)
         odds = torch.from_numpy(1 / np.bincount(y, minlength=2)[y])
         optimizer = torch.optim.Adam(
             [*self.encoder.parameters(), *self.decoder.parameters()], lr=2e-3

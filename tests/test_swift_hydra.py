@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from conftest import blobs
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 
 import detectors
+from agents.hardening import make_detector
+from agents.settings import HardeningSettings
 from common.errors import InputError
 from swift_hydra import SwiftHydra
 
@@ -76,6 +79,32 @@ def test_bad_input_is_refused(rows):
         SwiftHydra(detector="mamba-mo").fit(X, y)
     with pytest.raises(NotFittedError):
         SwiftHydra().decision_function(X)
+
+
+@pytest.mark.parametrize("contamination", [0.05, 0.2])
+def test_contamination_is_the_share_of_new_normals(contamination):
+    X, y = blobs(n_normal=600)
+    model = SwiftHydra(**QUICK, contamination=contamination).fit(X, y)
+    new_normals = blobs(n_normal=1500, seed=1)[0][:1500]
+    assert model.predict(new_normals).mean() == pytest.approx(contamination, rel=0.35)
+
+
+def test_contamination_of_a_backend_that_takes_none_is_a_share_of_the_training_rows(rows):
+    X, y = rows
+    model = SwiftHydra("catboost", **QUICK, contamination=0.2).fit(X, y)
+    assert model.predict(X[y == 0]).mean() == pytest.approx(0.2, abs=0.02)
+    with pytest.raises(InputError, match="catboost takes no contamination"):
+        make_detector(HardeningSettings("catboost", contamination=0.2), 0)
+
+
+@pytest.mark.parametrize("detector", ["mamba-moe", "catboost"])
+def test_rows_in_reversed_order_are_taken(rows, detector):
+    X, y = (array[::-1] for array in rows)
+    scores = [
+        SwiftHydra(detector, rounds=1, timesteps=64).fit(*arrays).decision_function(X)
+        for arrays in ((X, y), (X.copy(), y.copy()))
+    ]
+    np.testing.assert_array_equal(*scores)
 
 
 @pytest.mark.parametrize("contamination", [0, 10, -0.1])

@@ -20,6 +20,8 @@ class HardeningSettings:
         synthetic_weight: share of the anomalies' training weight that the bank gets.
         n_lanes: episodes at once.
         device: torch device of the detector, where it has one.
+        contamination: share of new rows labelled 0 that the detector shall call anomalies, where it
+            takes one; by default its own.
     """
 
     detector: str = "mamba-moe"
@@ -32,6 +34,7 @@ class HardeningSettings:
     synthetic_weight: float = 0.1
     n_lanes: int = 64
     device: str = "cpu"
+    contamination: float | None = None
 
     def check(self) -> None:
         """Raise `InputError` where a number is out of range."""
