@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import InputError
+from common.errors import InputError, check_at_least
 from common.registry import check_names
 from detectors.base import Detector
 from envs.rewards import Measures, RewardWeights, reward_terms
@@ -207,8 +208,13 @@ def make_core(
         weights: reward weights that differ from the defaults of `RewardWeights`, by name.
 
     Raises:
-        InputError: an unknown name, a missing or broken file, or rows that cannot be used.
+        InputError: a number out of range, an unknown name, a missing or broken file, or rows that
+            cannot be used.
     """
+    numbers = SimpleNamespace(num_envs=n_lanes, horizon=horizon, seed=seed)
+    check_at_least(numbers, num_envs=1, horizon=1, seed=0)
+    if not 0 < step_size < np.inf:
+        raise InputError(f"step_size is {step_size}; give a finite number above 0.")
     weights = weights or {}
     check_names("reward weight", weights, [field.name for field in fields(RewardWeights)])
     if scenario is None and run is not None:

@@ -6,8 +6,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.wrappers import Autoreset
 
-from common.errors import InputError
+from common.errors import InputError, check_at_least
 from detectors.base import Detector
 from detectors.replay import retrained
 from envs.core import LatentCore
@@ -26,14 +27,17 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
         retrain_every: successful episodes between two retrainings; a success ends its episode.
 
     Raises:
-        InputError: the env's detector can only be queried.
+        InputError: the env's detector can only be queried, `retrain_every` is less than 1, or
+            `gymnasium.wrappers.Autoreset` is inside this wrapper, which would see no reset.
     """
 
     def __init__(self, env: gym.Env, retrain_every: int = 1) -> None:
         RecordConstructorArgs.__init__(self, retrain_every=retrain_every)
         gym.Wrapper.__init__(self, env)
         require_trainable(self.core.detector)
+        refuse_autoreset(env)
         self.retrain_every = retrain_every
+        check_at_least(self, retrain_every=1)
         self.found: list[np.ndarray] = []
 
     @property
@@ -71,13 +75,16 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
         top_l: successes, those of highest return, that a retraining keeps.
 
     Raises:
-        InputError: the env's detector can only be queried, and `retrain_every` is no None.
+        InputError: the env's detector can only be queried, and `retrain_every` is no None, or a
+            number is less than 1.
     """
 
     def __init__(self, env: VectorEnv, retrain_every: int | None = 256, top_l: int = 256) -> None:
         super().__init__(env)
         self.retrain_every, self.top_l = retrain_every, top_l
+        check_at_least(self, top_l=1)
         if retrain_every is not None:
+            check_at_least(self, retrain_every=1)
             require_trainable(self.core.detector)
         self.returns = np.zeros(env.num_envs)
         self._forget()
@@ -147,3 +154,11 @@ def require_trainable(detector: Detector) -> None:
     """Raise `InputError` where a detector can only be queried."""
     if not detector.trainable:
         raise InputError(f"{detector} can only be queried: attack it without retraining it.")
+
+
+def refuse_autoreset(env: gym.Env) -> None:
+    """Raise `InputError` where one of the wrappers around an env resets it by itself."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, Autoreset):
+            raise InputError("Put Autoreset around DetectorRetrainWrapper, not inside it.")
+        env = env.env

@@ -8,6 +8,8 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
+from common.errors import InputError
+
 
 class SB3VecEnv(VecEnv):
     """Adapts a vector env with `AutoresetMode.SAME_STEP` to Stable-Baselines3.
@@ -23,10 +25,18 @@ class SB3VecEnv(VecEnv):
         self.lengths = np.zeros(env.num_envs, dtype=int)
 
     def reset(self) -> np.ndarray:
-        """Reset every lane, with the seeds given to `seed` where there are any."""
-        seed = self._seeds[0]
-        observations, _ = self.env.reset(seed=seed)
+        """Reset every lane, with what `seed` and `set_options` were given.
+
+        Raises:
+            InputError: the lanes' options differ.
+        """
+        options = self._options[0]
+        if any(other != options for other in self._options):
+            raise InputError("The lanes of one vector env are reset alike; give them one dict.")
+        observations, infos = self.env.reset(seed=self._seeds[0], options=options or None)
         self._reset_seeds()
+        self._reset_options()
+        self._keep_reset_infos(infos, np.arange(self.num_envs))
         self.returns[:], self.lengths[:] = 0, 0
         return observations
 
@@ -48,8 +58,13 @@ class SB3VecEnv(VecEnv):
                 "is_success": bool(terminated[lane]),
                 "episode": {"r": float(self.returns[lane]), "l": int(self.lengths[lane])},
             }
+        self._keep_reset_infos(infos, np.flatnonzero(done))
         self.returns[done], self.lengths[done] = 0, 0
         return observations, rewards.astype(np.float32), done, lane_infos
+
+    def _keep_reset_infos(self, infos: dict[str, Any], lanes: np.ndarray) -> None:
+        for lane in lanes:
+            self.reset_infos[lane] = lane_info(infos, lane)
 
     def close(self) -> None:
         """Close the vector env."""
@@ -78,3 +93,12 @@ class SB3VecEnv(VecEnv):
     def get_images(self) -> Sequence[np.ndarray | None]:
         """Return no images."""
         return [None] * self.num_envs
+
+
+def lane_info(infos: dict[str, Any], lane: int) -> dict[str, Any]:
+    """Return what a vector env's infos say of one lane, but for its last step before a reset."""
+    return {
+        name: lane_info(values, lane) if isinstance(values, dict) else values[lane]
+        for name, values in infos.items()
+        if not name.startswith(("_", "final_")) and infos[f"_{name}"][lane]
+    }

@@ -19,6 +19,7 @@ from common.errors import InputError
 from envs import FLAGSHIP, env_id
 from envs.latent_anomaly import LatentAnomalyEnv
 from envs.registration import find_env
+from envs.vector import LatentAnomalyVectorEnv
 from generators.cvae import ConditionalVAE
 
 DATA = {"data": "wine", "protocol": "full"}
@@ -165,6 +166,23 @@ def test_row_option_starts_at_that_row_without_noise(scenario):
 def test_bad_row_option_is_refused(scenario, row):
     with pytest.raises(InputError, match=r"options\['row'\]"):
         LatentAnomalyEnv(scenario=scenario).reset(options={"row": row})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"horizon": 0}, "horizon is 0"),
+        ({"step_size": float("nan")}, "step_size is nan"),
+        ({"step_size": -1}, "step_size is -1"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(scenario, settings, words):
+    for make in (LatentAnomalyEnv, LatentAnomalyVectorEnv):
+        with pytest.raises(InputError, match=words):
+            make(scenario=scenario, **settings)
+    with pytest.raises(InputError, match="num_envs is 0"):
+        LatentAnomalyVectorEnv(0, scenario=scenario)
 
 
 def test_render_draws_a_picture(scenario):

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gymnasium.wrappers import Autoreset, TimeLimit
 from stable_baselines3 import PPO
 
 import detectors
 from agents.hardening import harden
 from agents.settings import HardeningSettings
+from common.errors import InputError
 from detectors.mamba_moe import MambaMoEDetector
 from detectors.replay import replay_set
 from envs.latent_anomaly import LatentAnomalyEnv
@@ -121,6 +123,18 @@ def test_wrapper_counts_the_episodes_that_succeed(scenario):
     env = DetectorRetrainWrapper(LatentAnomalyEnv(scenario=scenario), retrain_every=3)
     play(env, 0, lambda: len(env.core.bank) > 0)
     assert len(env.core.bank) == 3
+
+
+def test_wrappers_refuse_what_would_never_retrain(scenario):
+    env = LatentAnomalyEnv(scenario=scenario)
+    with pytest.raises(InputError, match="Put Autoreset around"):
+        DetectorRetrainWrapper(TimeLimit(Autoreset(env), 8))
+    with pytest.raises(InputError, match="retrain_every is 0"):
+        DetectorRetrainWrapper(env, retrain_every=0)
+    vector = LatentAnomalyVectorEnv(2, scenario=scenario)
+    for settings, words in (({"retrain_every": 0}, "retrain_every"), ({"top_l": 0}, "top_l")):
+        with pytest.raises(InputError, match=f"{words} is 0"):
+            VectorDetectorRetrainWrapper(vector, **settings)
 
 
 def test_vector_wrapper_retrains_once_per_batch_of_finds(scenario):

@@ -120,6 +120,21 @@ def test_sb3_face_gives_what_sb3_expects(scenario):
     assert set(ends) == {True, False}
 
 
+def test_sb3_options_are_handed_on_once_and_resets_are_told(scenario):
+    env = SB3VecEnv(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+    env.set_options({"row": 3})
+    env.reset()
+    assert env.reset_infos == [{"row": 3}] * N_LANES
+    for _ in range(8):
+        env.step(np.zeros((N_LANES, 3), np.float32))
+    rows = env.get_attr("rows")[0].tolist()
+    assert [info["row"] for info in env.reset_infos] == rows
+    assert set(rows) != {3}
+    env.set_options([{"row": lane} for lane in range(N_LANES)])
+    with pytest.raises(InputError, match="reset alike"):
+        env.reset()
+
+
 def test_sb3_seed_repeats_the_episodes(scenario):
     env = SB3VecEnv(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
     env.seed(3)
