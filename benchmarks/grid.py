@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -64,17 +65,19 @@ class Cell:
         return self.set, self.protocol, self.seed, self.method
 
 
-def find_sets(sources: Sequence[str]) -> dict[str, str]:
+def find_sets(sources: Sequence[str], out: Path) -> dict[str, str]:
     """Name the sets of `sources`, cheapest first; a folder stands for its .npz files.
 
     Returns:
         the source, as `data.load` takes it, of each name.
 
     Raises:
-        InputError: a source cannot be loaded, a folder holds no set, or two have the same name.
+        InputError: a source cannot be loaded, a folder holds no set, two have the same name, or
+            the folder `out` keeps results of other rows under that name.
     """
     cost: dict[str, int] = {}
     found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for source in sources:
         files = sorted(Path(source).glob("[!.]*.npz")) if Path(source).is_dir() else [source]
         if not files:
@@ -85,7 +88,23 @@ def find_sets(sources: Sequence[str]) -> dict[str, str]:
             if found.setdefault(name, file) != file:
                 raise InputError(f"{found[name]} and {file} are both called {name}; rename one.")
             cost[name] = min(len(table.y), MAX_ROWS) * table.X.shape[1]
+            digests[name] = sha256(table.X.tobytes() + table.y.tobytes()).hexdigest()
+    if digests:
+        note_rows(digests, out)
     return {name: found[name] for name in sorted(found, key=cost.__getitem__)}
+
+
+def note_rows(digests: Mapping[str, str], out: Path) -> None:
+    """Keep a digest of each set's rows in `sets.json`; raise `InputError` where it was another."""
+    file = out / "sets.json"
+    noted = read_json(file) if file.exists() else {}
+    for name, digest in digests.items():
+        if noted.setdefault(name, digest) != digest:
+            raise InputError(
+                f"{out} keeps results of other rows called {name}; rename the set, or pass another"
+                " --out."
+            )
+    write_json(file, noted)
 
 
 def run_grid(settings: GridSettings, table: Mapping[str, Factory]) -> pd.DataFrame:
@@ -106,7 +125,7 @@ def run_grid(settings: GridSettings, table: Mapping[str, Factory]) -> pd.DataFra
     """
     settings.check()
     methods = find_methods(settings.methods or tuple(table), table)
-    sets = find_sets(settings.data)
+    sets = find_sets(settings.data, settings.out)
     if not settings.tables_only:
         cells = [
             Cell(name, source, protocol, seed, method)

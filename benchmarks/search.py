@@ -72,7 +72,7 @@ def search(settings: SearchSettings) -> pd.DataFrame:
     settings.check()
     cells = [
         (name, source, detector)
-        for name, source in find_sets(settings.data).items()
+        for name, source in find_sets(settings.data, settings.out).items()
         for detector in settings.detectors
     ]
     with joblib.parallel_config("loky", n_jobs=settings.workers, inner_max_num_threads=1):
@@ -82,9 +82,10 @@ def search(settings: SearchSettings) -> pd.DataFrame:
             record for cell in tqdm(results, total=len(cells), unit="cell") for record in cell
         ]
     failed = [record for record in records if "error" in record]
-    if len(failed) == len(cells):
+    attacks = [record for record in records if "error" not in record]
+    if not attacks:
         raise InputError(f"No detector was attacked: {failed[0]['error']}")
-    table = summarise(pd.DataFrame([record for record in records if "error" not in record]))
+    table = summarise(pd.DataFrame(attacks))
     lines = [f"- {record['set']}, {record['detector']}: {record['error']}" for record in failed]
     title = f"{settings.protocol}, {settings.timesteps} queries an attack"
     text = "\n\n".join([title, markdown(table), *lines])
@@ -98,7 +99,8 @@ def kept_or_run(
 ) -> list[dict[str, Any]]:
     """Return the records of a cell, from its file or else by running it.
 
-    A set that cannot be split or fitted gives one record, of its error, which is not kept.
+    A set that cannot be split or fitted gives a record of its error, and so does an algorithm that
+    cannot attack the detector; these are not kept.
     """
     from benchmarks.grid import single_thread
 
@@ -107,20 +109,21 @@ def kept_or_run(
     file = settings.out / "cells" / detector / f"{name}-{attack}.json"
     records: list[dict[str, Any]] = read_json(file) if file.exists() else []
     left = [algo for algo in asked if algo not in {record["algo"] for record in records}]
+    failed = []
     if left:
-        try:
-            with single_thread():
-                records += run(settings, name, source, detector, left)
-        except InputError as error:
-            return [{"set": name, "detector": detector, "error": str(error)}]
-        write_json(file, records)
-    return [record for record in records if record["algo"] in asked]
+        with single_thread():
+            new = run(settings, name, source, detector, left)
+        failed = [record for record in new if "error" in record]
+        records += [record for record in new if "error" not in record]
+        if len(failed) < len(new):
+            write_json(file, records)
+    return [record for record in records if record["algo"] in asked] + failed
 
 
 def run(
     settings: SearchSettings, name: str, source: str, detector: str, algos: list[str]
 ) -> list[dict[str, Any]]:
-    """Harden, freeze and attack; return one record an algorithm: its counts and what it met."""
+    """Harden, freeze and attack; return one record an algorithm: its counts, or its error."""
     import benchmarks.methods  # noqa: F401  registers backends
     from agents.agent import make_agent
     from agents.hardening import harden
@@ -131,17 +134,25 @@ def run(
     from envs.sb3 import SB3VecEnv
     from envs.vector import LatentAnomalyVectorEnv
 
-    halves = split(load(source), settings.protocol, settings.seed)
+    cell = {"set": name, "detector": detector}
     loop = HardeningSettings(detector=detector)
-    hardened = harden(halves.X_train, halves.y_train, loop, settings.seed)
+    try:
+        halves = split(load(source), settings.protocol, settings.seed)
+        hardened = harden(halves.X_train, halves.y_train, loop, settings.seed)
+    except InputError as error:
+        return [{**cell, "error": str(error)}]
     records = []
     for algo in algos:
         env = LatentAnomalyVectorEnv(loop.n_lanes, scenario=hardened.scenario)
         monitor = SearchMonitor(env)
-        agent = make_agent(algo, SB3VecEnv(monitor), settings.seed)
-        with global_seed(settings.seed):
-            agent.learn(settings.timesteps)
-        records.append({"set": name, "detector": detector, "algo": algo, **asdict(monitor.counts)})
+        try:
+            agent = make_agent(algo, SB3VecEnv(monitor), settings.seed)
+            with global_seed(settings.seed):
+                agent.learn(settings.timesteps)
+        except InputError as error:
+            records.append({**cell, "error": str(error)})
+        else:
+            records.append({**cell, "algo": algo, **asdict(monitor.counts)})
     return records
 
 

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -96,6 +97,19 @@ class AdaptedDetector(RefittedDetector):
             head = ExtraTreesClassifier(HEAD_TREES, random_state=self.seed_)
             self.head_ = head.fit(augmented, y, sample_weight=weight)
 
+    def save(self, folder: Path | str) -> None:
+        """Write settings and training rows; raise `InputError` where JSON does not hold a setting.
+
+        Those that `register` was given are not saved: `load` takes them from the registry.
+        """
+        for name, value in (self.settings or {}).items():
+            if not is_plain(value):
+                raise InputError(
+                    f"{self.backend} cannot be saved with {name}={value!r}, which JSON does not"
+                    f" hold; give {name} to detectors.register with an id of its own."
+                )
+        super().save(folder)
+
     def _check_row_alone(self, row: np.ndarray) -> None:
         """Raise `ValueError` where a row, (1, d), has no score of its own, as an env asks for."""
         try:
@@ -149,6 +163,15 @@ def refused_by(backend: str) -> Iterator[None]:
     except ValueError as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"{backend} refuses the rows: {reason}; take another detector.") from error
+
+
+def is_plain(value: Any) -> bool:
+    """Tell whether a setting comes back from JSON as it was, but for a tuple, which is a list."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_plain(held) for key, held in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, str | int | float | np.bool_ | np.number)
 
 
 def parameters(function: Any) -> set[str]:

@@ -18,6 +18,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 import common.registry
 import detectors
@@ -158,6 +159,20 @@ def test_settings_reach_the_class_and_wrong_ones_are_one_sentence(rows):
     assert len(detector.fit(*rows).estimator_) == 7
     with pytest.raises(InputError, match="cannot be made"):
         detectors.make("pyod:LOF", neighbours=3).fit(*rows)
+
+
+@pytest.mark.parametrize(
+    ("id", "settings", "name"),
+    [
+        ("ensemble.RandomForestClassifier", {"class_weight": {0: 1, 1: 5}}, "class_weight"),
+        ("ensemble.BaggingClassifier", {"estimator": DecisionTreeClassifier()}, "estimator"),
+    ],
+)
+def test_settings_that_json_does_not_hold_are_not_saved(rows, tmp_path, id, settings, name):
+    detector = detectors.make(f"sklearn:{id}", n_estimators=5, **settings).fit(*rows)
+    with pytest.raises(InputError, match=f"cannot be saved with {name}="):
+        detector.save(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The grid, its tables, the peers and the ablation's variants."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -172,6 +173,19 @@ def test_bad_settings_are_refused(settings, tmp_path):
     same = tuple(str(tmp_path / name) for name in ("a", "b"))
     with pytest.raises(InputError, match="both called same"):
         run_grid(replace(settings, data=same), table)
+
+
+def test_other_rows_of_the_same_name_are_refused(settings, tmp_path):
+    table, fits = first_column()
+    file = tmp_path / "mine.npz"
+    X, y = blobs()
+    np.savez(file, X=X, y=y)
+    mine = replace(settings, data=(str(file),), protocols=("full",), seeds=(0,))
+    run_grid(mine, table)
+    np.savez(file, X=X + 1, y=y)
+    with pytest.raises(InputError, match=r"other rows called mine; .* another --out"):
+        run_grid(mine, table)
+    assert len(fits) == 1
 
 
 def test_method_whose_package_is_missing_is_refused_before_anything_runs(settings):
@@ -478,6 +492,24 @@ def test_search_attacks_what_it_hardened_and_lists_what_it_could_not(
     assert [file.name for file in (tmp_path / "out" / "cells" / "extra-trees").iterdir()] == [
         "good-unseen-640-0.json"
     ]
+
+
+def test_search_keeps_what_one_algorithm_found_where_another_does_not_fit(
+    rows, tmp_path, capsys, monkeypatch
+):
+    X, y = rows
+    np.savez(tmp_path / "good.npz", X=X, y=y)
+    quick = partial(HardeningSettings, generator="background", rounds=0)
+    monkeypatch.setattr("agents.settings.HardeningSettings", quick)
+    settings = SearchSettings(
+        (str(tmp_path),), ("extra-trees",), ("gradient", "ppo"), timesteps=640, workers=1
+    )
+    for _ in range(2):
+        table = search(replace(settings, out=tmp_path / "out"))
+        assert list(table.index) == ["extra-trees, ppo", "extra-trees, random"]
+        assert "--algo gradient needs" in capsys.readouterr().out
+    (kept,) = (tmp_path / "out" / "cells" / "extra-trees").iterdir()
+    assert [record["algo"] for record in json.loads(kept.read_text())] == ["random", "ppo"]
 
 
 @pytest.mark.parametrize(
