@@ -40,7 +40,8 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         history_: one dict a round: queries, bypasses, successes, bank size and more.
         classes_: the two labels.
         threshold_: score above which `predict` returns 1.
-        decision_scores_: scores of the given rows, float64 (n,), as in PyOD.
+        decision_scores_: scores of the given rows, float64 (n,), as in PyOD; the flagship measures
+            none of them against itself.
         labels_: 1 for each given row whose score exceeds the threshold, int (n,), as in PyOD.
         feature_names_in_: column names, where the rows were a data frame.
     """
@@ -101,7 +102,7 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         hardened = harden(X, labels, settings, as_seed(self.random_state), self.progress)
         self.detector_, self.unhardened_ = hardened.scenario.detector, hardened.unhardened
         self.bank_, self.history_ = hardened.scenario.bank, hardened.history
-        self.decision_scores_ = self.detector_.decision_function(X)
+        self.decision_scores_ = self.detector_.decision_scores_[: len(X)]
         self.threshold_ = self.detector_.threshold_
         if self.contamination is not None and not calibrated:
             normal = self.decision_scores_[labels == 0]

@@ -30,7 +30,8 @@ class RowScaler(nn.Module):
     """Centres on the mean and scales by the deviation of the winsorised column.
 
     Rows in the input's units are float64, scaled rows float32. `inverse` clips to the range seen
-    in `fit` widened by one scaled unit, and rounds columns that held whole numbers only.
+    in `fit`, widened by one scaled unit unless a column was constant, and rounds columns that held
+    whole numbers only.
     """
 
     center: Tensor
@@ -55,8 +56,9 @@ class RowScaler(nn.Module):
         self.scale.copy_(torch.from_numpy(np.where(spread > 0, spread, 1.0)))
         self.whole.copy_(torch.from_numpy((np.round(X) == X).all(axis=0)))
         scaled = self(X).double()
-        self.low.copy_(scaled.amin(dim=0) - REACH)
-        self.high.copy_(scaled.amax(dim=0) + REACH)
+        reach = torch.from_numpy(np.where(np.ptp(X, axis=0) > 0, REACH, 0.0))
+        self.low.copy_(scaled.amin(dim=0) - reach)
+        self.high.copy_(scaled.amax(dim=0) + reach)
         return self
 
     def forward(self, X: ArrayLike | Tensor) -> Tensor:

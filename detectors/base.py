@@ -94,9 +94,13 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         return self._score_training_rows(checked[0])
 
     def _score_training_rows(self, X: np.ndarray) -> Self:
-        self.decision_scores_ = self._log_odds(X)
+        self.decision_scores_ = self._training_log_odds(X)
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
         return self
+
+    def _training_log_odds(self, X: np.ndarray) -> np.ndarray:
+        """Score the rows just learned from; by default as any others."""
+        return self._log_odds(X)
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,)."""

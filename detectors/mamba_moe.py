@@ -106,21 +106,24 @@ class MambaMoEDetector(Detector):
 
     def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
         self._check_settings()
-        self.n_experts_ = self.n_experts or suggest_n_experts(X[~synthetic])
         counts = ~synthetic & (weight > 0)
+        self.n_experts_ = self.n_experts or suggest_n_experts(X[counts])
         self.n_normals_, self.n_known_ = np.bincount(y[counts]).tolist()
         with torch_seed(self.seed_) as generator:
             network = self.network_ = self._build().train()
-            scaled = network.encoding.fit(X[~synthetic]).scaler(X)
+            scaled = network.encoding.fit(X[counts]).scaler(X)
             measures = self._fit_remembered(scaled, y, counts)
-            rows = TrainingRows(scaled, measures, y, weight, synthetic)
+            every = rows = TrainingRows(scaled, measures, y, weight, synthetic)
             if not (network.memory.trust and weight[synthetic].any()):
                 rows = rows.real()
             self._train_experts(rows, generator)
         network.eval()
         self._fit_others(rows)
-        normal = rows.y == 0
+        normal = (rows.y == 0) & (rows.weight > 0)
         network.calibrate(rows.scaled[normal], rows.measures[normal], self.contamination)
+        with torch.no_grad():
+            opinions = network.opinions(every.scaled, every.measures)
+            self.training_scores_ = network.combine(opinions).double().cpu().numpy()
 
     def _check_settings(self) -> None:
         check_contamination(self.contamination)
@@ -193,6 +196,10 @@ class MambaMoEDetector(Detector):
             schedule.step()
             if step % 50 == 0:
                 bar.set_postfix(loss=f"{loss.item():.3f}")
+
+    def _training_log_odds(self, X: np.ndarray) -> np.ndarray:
+        """Score the rows just learned from, of which none is measured against itself."""
+        return self.training_scores_
 
     def log_odds(self, X: Tensor) -> Tensor:
         """Return the differentiable log-odds, float32 (n,), of rows, float (n, d)."""

@@ -17,8 +17,10 @@ def replay_set(
         y: their labels, int (n,).
         bank: synthetic anomalies, float (m, d).
         synthetic_weight: share in [0, 1) of the anomalies' weight that the bank gets; the classes
-            weigh what they do without a bank whatever it is.
+            weigh what they do without a bank whatever it is. With 0 the bank is left out.
     """
+    if synthetic_weight == 0:
+        bank = bank[:0]
     weight = sqrt_balanced_weights(y)
     synthetic = np.repeat([False, True], [len(X), len(bank)])
     if len(bank):

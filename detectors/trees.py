@@ -112,6 +112,13 @@ class CatBoostDetector(TreesDetector):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
+    def _refit(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
+    ) -> None:
+        if not np.ptp(X, axis=0).any():
+            raise ValueError("No column of X varies, which CatBoost needs; take another detector.")
+        super()._refit(X, y, weight, synthetic)
+
     def make_classifier(self) -> CatBoostClassifier:
         """Return the unfitted boosted trees."""
         return CatBoostClassifier(

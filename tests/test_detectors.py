@@ -278,6 +278,29 @@ def test_synthetic_rows_of_no_weight_do_not_count(rows):
     assert_synthetic_rows_do_not_count("mamba-moe", *rows, synthetic_weight=0.0)
 
 
+def test_rows_of_no_weight_do_not_count(rows):
+    X, y = rows
+    more = np.concatenate([X, np.full((60, X.shape[1]), 9.0)])
+    weight = np.repeat([1.0, 0.0], [len(X), 60])
+    detector = MambaMoEDetector(steps=30).fit(more, np.r_[y, np.zeros(60, int)], weight)
+    assert detector.labels_[: len(X)][y == 0].mean() == pytest.approx(0.1, abs=0.02)
+    assert detector.predict(more[-1:]).all()
+
+
+@pytest.mark.parametrize("id", BACKENDS)
+def test_a_bank_of_no_weight_changes_nothing(fitted, rows, id):
+    bank = np.random.default_rng(0).uniform(-6, 6, (60, rows[0].shape[1]))
+    detector = detectors.make(id, **QUICK[id]).fit(*replay_set(*rows, bank, 0))
+    np.testing.assert_array_equal(
+        detector.decision_function(bank), fitted[id].decision_function(bank)
+    )
+
+
+def test_catboost_without_a_column_that_varies_is_one_sentence():
+    with pytest.raises(ValueError, match="No column of X varies"):
+        detectors.make("catboost").fit(np.full((20, 2), 0.1), np.arange(20) % 2)
+
+
 @pytest.mark.parametrize("id", ["extra-trees", "catboost"])
 def test_trees_learn_from_synthetic_rows_all_around_the_normal_ones(id):
     """Known anomalies lie on one side; those asked about, on the others."""

@@ -81,6 +81,16 @@ def test_whole_number_columns_stay_whole_and_rows_within_reach(rows, id):
     assert (scaled[:, 1:] >= generator.scaler.low[1:] - 1e-4).all()
 
 
+@pytest.mark.parametrize("id", sorted(QUICK))
+@pytest.mark.parametrize("constant", [0.0, 0.1, 7.0])
+def test_constant_columns_stay_as_they_are(rows, id, constant):
+    X, y = np.insert(rows[0], 2, constant, axis=1), rows[1]
+    generator = generators.make(id, **QUICK[id]).fit(X, y)
+    drawn = generator.sample(200, np.random.default_rng(0))
+    np.testing.assert_allclose(drawn[:, 2], constant, atol=1e-12)
+    assert (drawn.std(axis=0)[[0, 1, 3, 4]] > 0.1).all()
+
+
 def test_cvae_draws_what_its_condition_says(rows):
     X, y = rows
     X = X + 6 * y[:, None]

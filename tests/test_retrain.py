@@ -175,7 +175,7 @@ def test_agents_observe_anew_after_a_retraining(rows):
         np.testing.assert_array_equal(observed, current)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 0.9])
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.9])
 def test_replay_set_keeps_the_weight_of_the_classes(rows, share):
     X, y = rows
     bank = np.full((7, X.shape[1]), 9.0)
