@@ -68,6 +68,8 @@ class Cell:
 def find_sets(sources: Sequence[str], out: Path) -> dict[str, str]:
     """Name the sets of `sources`, cheapest first; a folder stands for its .npz files.
 
+    Their rows are noted in the folder `out`, see `note_rows`.
+
     Returns:
         the source, as `data.load` takes it, of each name.
 

@@ -113,9 +113,9 @@ class MambaMoEDetector(Detector):
             network = self.network_ = self._build().train()
             scaled = network.encoding.fit(X[counts]).scaler(X)
             measures = self._fit_remembered(scaled, y, counts)
-            every = rows = TrainingRows(scaled, measures, y, weight, synthetic)
-            if not (network.memory.trust and weight[synthetic].any()):
-                rows = rows.real()
+            every = TrainingRows(scaled, measures, y, weight, synthetic)
+            hardens = network.memory.trust and weight[synthetic].any()
+            rows = every if hardens else every.real()
             self._train_experts(rows, generator)
         network.eval()
         self._fit_others(rows)
@@ -123,7 +123,7 @@ class MambaMoEDetector(Detector):
         network.calibrate(rows.scaled[normal], rows.measures[normal], self.contamination)
         with torch.no_grad():
             opinions = network.opinions(every.scaled, every.measures)
-            self.training_scores_ = network.combine(opinions).double().cpu().numpy()
+            self.decision_scores_ = network.combine(opinions).double().cpu().numpy()
 
     def _check_settings(self) -> None:
         check_contamination(self.contamination)
@@ -198,8 +198,8 @@ class MambaMoEDetector(Detector):
                 bar.set_postfix(loss=f"{loss.item():.3f}")
 
     def _training_log_odds(self, X: np.ndarray) -> np.ndarray:
-        """Score the rows just learned from, of which none is measured against itself."""
-        return self.training_scores_
+        """Return the scores that `_fit` kept, of which none measures a row against itself."""
+        return self.decision_scores_
 
     def log_odds(self, X: Tensor) -> Tensor:
         """Return the differentiable log-odds, float32 (n,), of rows, float (n, d)."""

@@ -36,7 +36,7 @@ class SB3VecEnv(VecEnv):
         observations, infos = self.env.reset(seed=self._seeds[0], options=options or None)
         self._reset_seeds()
         self._reset_options()
-        self._keep_reset_infos(infos, np.arange(self.num_envs))
+        self.reset_infos = [lane_info(infos, lane) for lane in range(self.num_envs)]
         self.returns[:], self.lengths[:] = 0, 0
         return observations
 
@@ -58,13 +58,9 @@ class SB3VecEnv(VecEnv):
                 "is_success": bool(terminated[lane]),
                 "episode": {"r": float(self.returns[lane]), "l": int(self.lengths[lane])},
             }
-        self._keep_reset_infos(infos, np.flatnonzero(done))
+            self.reset_infos[lane] = lane_info(infos, lane)
         self.returns[done], self.lengths[done] = 0, 0
         return observations, rewards.astype(np.float32), done, lane_infos
-
-    def _keep_reset_infos(self, infos: dict[str, Any], lanes: np.ndarray) -> None:
-        for lane in lanes:
-            self.reset_infos[lane] = lane_info(infos, lane)
 
     def close(self) -> None:
         """Close the vector env."""
@@ -95,7 +91,7 @@ class SB3VecEnv(VecEnv):
         return [None] * self.num_envs
 
 
-def lane_info(infos: dict[str, Any], lane: int) -> dict[str, Any]:
+def lane_info(infos: dict[str, Any], lane: int | np.integer) -> dict[str, Any]:
     """Return what a vector env's infos say of one lane, but for its last step before a reset."""
     return {
         name: lane_info(values, lane) if isinstance(values, dict) else values[lane]
