@@ -88,9 +88,9 @@ def train(config: TrainConfig) -> Path:
                 halves.y_train,
                 config,
                 config.seed,
-                True,
-                folder / "tensorboard",
-                log,
+                progress=True,
+                tensorboard_log=folder / "tensorboard",
+                on_round=log,
             )
         detection = {
             when: detection_metrics(detector, halves.X_test, halves.y_test)
@@ -103,16 +103,22 @@ def train(config: TrainConfig) -> Path:
         settings = {**asdict(config), "out": str(config.out)}
         write_run(folder, hardened, halves, table, settings, metrics)
         (folder / "command.txt").write_text(f"{shlex.join([sys.executable, *sys.argv])}\n")
-        final = folder.rename(free(config.out / name))
+        final = keep(folder, config.out / name)
     print(format_table(f"{config.detector} on held-out rows", detection, DETECTION_COLUMNS))
     print(f"bank of {len(hardened.scenario.bank)} rows and everything else in {final}")
     return final
 
 
-def free(path: Path) -> Path:
-    """Return `path`, or the first of `path`-2, `path`-3 and so on that does not exist."""
+def keep(folder: Path, path: Path) -> Path:
+    """Move a folder to `path`, or to the first of `path`-2, `path`-3 and so on that is free."""
     others = (path.with_name(f"{path.name}-{number}") for number in count(2))
-    return next(candidate for candidate in chain([path], others) if not candidate.exists())
+    candidate = next(other for other in chain([path], others) if not other.exists())
+    try:
+        return folder.rename(candidate)
+    except OSError:
+        if not candidate.exists():
+            raise
+        return keep(folder, path)  # another run was quicker
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from agents.monitor import totals
 from agents.report import DETECTION_COLUMNS, format_table
 from agents.runs import open_run
 from common.errors import InputError
@@ -55,11 +56,10 @@ def shortest(folder: Path, folders: Sequence[Path]) -> str:
 
 def search(history: list[dict[str, float]], bank: int) -> dict[str, float]:
     """Add up the rounds of a run that left a bank of that many rows."""
-    counted = ("queries", "bypasses", "successes")
-    totals = {name: sum(record[name] for record in history) for name in counted}
+    total = totals(history)
     return {
-        **totals,
-        "bypasses_per_1000": 1000 * totals["bypasses"] / max(totals["queries"], 1),
+        **total,
+        "bypasses_per_1000": 1000 * total["bypasses"] / max(total["queries"], 1),
         "bank": bank,
     }
 

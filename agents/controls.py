@@ -8,7 +8,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from common.errors import InputError
 from envs.core import LatentCore
-from envs.rewards import RewardWeights
 
 
 class Control:
@@ -59,8 +58,9 @@ class RandomAgent(Control):
 class GradientAgent(Control):
     """Steepest ascent of the reward's potential through a differentiable detector.
 
-    The paper's one-step-to-feasible-action: the action is the gradient of
-    -log-odds / 4 + 2 min(margin, 0) with respect to z, scaled to a largest entry of 1.
+    The paper's one-step-to-feasible-action: the action is the gradient with respect to z, scaled
+    to a largest entry of 1. The potential is -log-odds / 4 + 2 min(margin, 0) with the default
+    weights.
     """
 
     def predict(
@@ -83,7 +83,7 @@ def potential(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
             f"--algo gradient needs a differentiable detector, which {core.detector} is not; "
             "take --algo ppo."
         )
-    weights = RewardWeights()
+    weights = core.weights
     rows = core.generator.decode_rows(z, torch.ones(len(z)))
     margin = core.scenario.gate.margin(core.scenario.gate.scaler(rows)).clamp(max=0)
     return -weights.bypass * log_odds(rows).to(margin.device) + weights.feasibility * margin

@@ -65,6 +65,9 @@ def harden(
         progress: show a progress bar.
         tensorboard_log: folder for the agent's TensorBoard events.
         on_round: called with each round's record.
+
+    Raises:
+        InputError: a name is unknown, a setting is out of range, or a part refuses the rows.
     """
     settings.check()
     load_attribute(find_algorithm(settings.algo)[0])

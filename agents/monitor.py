@@ -1,10 +1,13 @@
 """Counts what a search finds, and shows it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from tqdm import tqdm
+
+TOTALS = ("queries", "bypasses", "successes")
 
 
 @dataclass
@@ -31,6 +34,11 @@ class SearchCounts:
     def bypass_rate(self) -> float:
         """Bypasses per query."""
         return self.bypasses / max(self.queries, 1)
+
+
+def totals(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Add up the queries, bypasses and successes of a search's rounds."""
+    return {name: sum(record[name] for record in history) for name in TOTALS}
 
 
 class SearchMonitor(VectorWrapper):

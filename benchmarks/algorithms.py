@@ -86,6 +86,7 @@ def measure(source: str, algo: str, seed: int, settings: AlgorithmSettings) -> d
     from sklearn.metrics import roc_auc_score
 
     from agents.hardening import harden
+    from agents.monitor import totals
     from agents.settings import HardeningSettings
     from data import load, split
 
@@ -96,10 +97,7 @@ def measure(source: str, algo: str, seed: int, settings: AlgorithmSettings) -> d
     started = perf_counter()
     hardened = harden(halves.X_train, halves.y_train, loop, seed)
     seconds = perf_counter() - started
-    total = {
-        name: sum(record[name] for record in hardened.history)
-        for name in ("queries", "bypasses", "successes")
-    }
+    total = totals(hardened.history)
     before, after = (
         float(roc_auc_score(halves.y_test, detector.decision_function(halves.X_test)))
         for detector in (hardened.unhardened, hardened.scenario.detector)

@@ -1,4 +1,7 @@
-"""DevNet (Pang, Shen & van den Hengel 2019, "Deep Anomaly Detection with Deviation Networks")."""
+"""DevNet (Pang, Shen & van den Hengel 2019, "Deep Anomaly Detection with Deviation Networks").
+
+PyOD's own, as of 3.6, hands outputs and labels to its loss in exchanged places.
+"""
 
 from typing import Self
 

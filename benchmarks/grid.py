@@ -22,14 +22,15 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import data
+from agents.monitor import TOTALS, totals
 from benchmarks.methods import Factory, Method, find_methods
 from benchmarks.settings import GridSettings
 from common.errors import InputError
 from common.files import read_json, replacing, write_json
+from common.registry import check_names
 from data.adbench import PREFIX
 from data.protocols import MAX_ROWS
 
-SEARCH = ["queries", "bypasses", "successes"]
 KEY = ["set", "protocol", "seed", "method"]
 COLUMNS = [
     *KEY,
@@ -41,7 +42,7 @@ COLUMNS = [
     "n_train",
     "n_test",
     "error",
-    *SEARCH,
+    *TOTALS,
 ]
 
 
@@ -91,22 +92,21 @@ def find_sets(sources: Sequence[str], out: Path) -> dict[str, str]:
                 raise InputError(f"{found[name]} and {file} are both called {name}; rename one.")
             cost[name] = min(len(table.y), MAX_ROWS) * table.X.shape[1]
             digests[name] = sha256(table.X.tobytes() + table.y.tobytes()).hexdigest()
-    if digests:
-        note_rows(digests, out)
+    note_rows(digests, out)
     return {name: found[name] for name in sorted(found, key=cost.__getitem__)}
 
 
 def note_rows(digests: Mapping[str, str], out: Path) -> None:
-    """Keep a digest of each set's rows in `sets.json`; raise `InputError` where it was another."""
-    file = out / "sets.json"
-    noted = read_json(file) if file.exists() else {}
-    for name, digest in digests.items():
-        if noted.setdefault(name, digest) != digest:
+    """Keep a digest of each set's rows in `sets`; raise `InputError` where it was another."""
+    files = {name: out / "sets" / f"{name}.json" for name in digests}
+    for name, file in files.items():
+        if file.exists() and read_json(file) != digests[name]:
             raise InputError(
                 f"{out} keeps results of other rows called {name}; rename the set, or pass another"
                 " --out."
             )
-    write_json(file, noted)
+    for name, file in files.items():
+        write_json(file, digests[name])
 
 
 def run_grid(settings: GridSettings, table: Mapping[str, Factory]) -> pd.DataFrame:
@@ -126,7 +126,9 @@ def run_grid(settings: GridSettings, table: Mapping[str, Factory]) -> pd.DataFra
         InputError: a setting, a method or a source cannot be used, or there is no cell to return.
     """
     settings.check()
-    methods = find_methods(settings.methods or tuple(table), table)
+    names = settings.methods or tuple(table)
+    check_names("method", names, table)
+    methods = {} if settings.tables_only else find_methods(names, table)
     sets = find_sets(settings.data, settings.out)
     if not settings.tables_only:
         cells = [
@@ -138,7 +140,7 @@ def run_grid(settings: GridSettings, table: Mapping[str, Factory]) -> pd.DataFra
         ]
         run_cells(cells, methods, settings.out, settings.workers)
     kept = read_results(settings.out)
-    chosen = kept["method"].isin(methods) & kept["protocol"].isin(settings.protocols)
+    chosen = kept["method"].isin(names) & kept["protocol"].isin(settings.protocols)
     chosen &= kept["seed"].isin(settings.seeds)
     if sets:
         chosen &= kept["set"].isin(sets)
@@ -216,10 +218,10 @@ def unhardened(method: Method, halves: data.Split) -> dict[str, float]:
     return {"auroc_unhardened": float(roc_auc_score(halves.y_test, scores))}
 
 
-def search_totals(method: Method) -> dict[str, int]:
+def search_totals(method: Method) -> dict[str, float]:
     """Sum over the rounds of hardening what the search asked and found; nothing where none ran."""
     rounds = getattr(method, "history_", [])
-    return {name: sum(record[name] for record in rounds) for name in SEARCH if rounds}
+    return totals(rounds) if rounds else {}
 
 
 @lru_cache(maxsize=4)

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 import detectors
 import generators
 from common.errors import InputError
-from common.registry import load_attribute, unknown
+from common.registry import load_attribute
 
 
 class Method(Protocol):
@@ -131,11 +131,9 @@ def find_methods(names: Sequence[str], table: Mapping[str, Factory]) -> dict[str
     """Return the named factories; each is tried once, so that nothing fails hours later.
 
     Raises:
-        InputError: a name is unknown, or its package is not installed.
+        InputError: a method's package is not installed.
     """
     for name in names:
-        if name not in table:
-            raise unknown("method", name, table)
         try:
             table[name](0)
         except InputError as error:

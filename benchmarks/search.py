@@ -164,14 +164,14 @@ def summarise(records: pd.DataFrame) -> pd.DataFrame:
     Args:
         records: one row a set, detector and algorithm.
     """
-    for name in FOUND:
-        records[f"{name} per 1000"] = 1000 * records[name] / records["queries"]
+    rates = {f"{name} per 1000": 1000 * records[name] / records["queries"] for name in FOUND}
+    records = records.assign(**rates)
     rows = {}
     for (detector, algo), part in records.groupby(["detector", "algo"]):
+        chance = records[(records["detector"] == detector) & (records["algo"] == RANDOM)]
         row: dict[str, float] = {"sets": len(part)}
         for name in FOUND:
             column = f"{name} per 1000"
-            chance = records[(records["detector"] == detector) & (records["algo"] == RANDOM)]
             pair = part.set_index("set")[column], chance.set_index("set")[column]
             ratio = (pair[0] / pair[1])[pair[1] > 0]
             row[column] = part[column].mean()

@@ -52,13 +52,14 @@ def fitted(factory: Factory, X: np.ndarray, y: np.ndarray, seed: int) -> Method:
     return factory(seed).fit(X, y)
 
 
-network = partial(partial, supervised)
 SCORERS: dict[str, Callable[[np.ndarray, np.ndarray, int], Method]] = {
     **{name: partial(fitted, factory) for name, factory in METHODS.items()},
     HARDENED: hardened,
     RUNTIME: exported,
-    "transformer": partial(fitted, network("benchmarks.networks:TransformerClassifier")),
-    "perceptron": partial(fitted, network("benchmarks.networks:PerceptronClassifier")),
+    "transformer": partial(
+        fitted, partial(supervised, "benchmarks.networks:TransformerClassifier")
+    ),
+    "perceptron": partial(fitted, partial(supervised, "benchmarks.networks:PerceptronClassifier")),
 }
 
 

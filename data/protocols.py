@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 
 from common.errors import InputError
 from common.randomness import draw_seed
-from common.registry import unknown
+from common.registry import check_names
 from data.table import Table
 
 MAX_ROWS = 10_000
@@ -44,8 +44,7 @@ def split(table: Table, protocol: str, seed: int) -> Split:
     Raises:
         InputError: the protocol is unknown, or it would leave a side without either class.
     """
-    if protocol not in SPLITTERS:
-        raise unknown("protocol", protocol, SPLITTERS)
+    check_names("protocol", [protocol], SPLITTERS)
     rng = np.random.default_rng(seed)
     result = SPLITTERS[protocol](capped(distinct(table), rng), rng)
     for side, y in (("training", result.y_train), ("test", result.y_test)):

@@ -4,6 +4,7 @@ Importing this module imports none of those libraries.
 """
 
 import re
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ PYOD_CLASS = re.compile(r"^class (\w+)\(Base(?:DeepLearning)?Detector\)", re.MUL
 NOT_FOR_TABLES = ("pyg_", "ts_", "audio_", "embedding", "base")
 
 
+@cache
 def pyod_modules() -> dict[str, str]:
     """Map the names of PyOD's detectors for tables to their modules; empty without PyOD."""
     spec = find_spec("pyod")

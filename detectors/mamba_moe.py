@@ -133,17 +133,17 @@ class MambaMoEDetector(Detector):
     def _build(self) -> Mixture:
         device = find_device(self.device)
         sizes = Sizes(
-            self.n_features_in_,
-            self.n_bins,
-            self.n_tokens,
-            self.d_model,
-            self.depth,
-            self.n_experts_,
-            min(self.top_k, self.n_experts_),
-            self.n_trees,
-            self.n_hardened_trees,
-            self.n_normals_,
-            self.n_known_,
+            n_features=self.n_features_in_,
+            n_bins=self.n_bins,
+            n_tokens=self.n_tokens,
+            d_model=self.d_model,
+            depth=self.depth,
+            n_experts=self.n_experts_,
+            top_k=min(self.top_k, self.n_experts_),
+            n_trees=self.n_trees,
+            n_hardened_trees=self.n_hardened_trees,
+            n_normals=self.n_normals_,
+            n_known=self.n_known_,
         )
         return self.network_type(sizes, device).to(device)
 
@@ -260,7 +260,8 @@ def suggest_n_experts(X: np.ndarray) -> int:
     """Choose 4 or 8 experts from the complexity of the rows `X`, float (n, d).
 
     Complexity is the participation ratio of the correlation matrix's eigenvalues, the effective
-    number of independent columns; an expert is given for each of them.
+    number of independent columns. There are 8 where it is nearer to 8 or more than to 4, on a
+    logarithmic scale.
     """
     scaled = RowScaler(X.shape[1]).fit(X)(X).double().numpy()
     columns = scaled[:, scaled.std(axis=0) > 1e-6]

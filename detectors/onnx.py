@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from common.errors import InputError
-from common.files import read_json, replacing, write_json
+from common.files import read_json, reading_saved, replacing, write_json
 from common.randomness import RandomState
 from detectors.adapter import Score
 from detectors.base import Detector
@@ -92,11 +92,15 @@ class OnnxDetector(Detector):
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """Open the model that `save` copied."""
-        fitted = read_json(Path(folder) / "settings.json")
-        path = str(Path(folder) / "model.onnx")
-        score = None if fitted["score"] is None else Score(*fitted["score"])
-        return cls(path)._ready(open_session(path), fitted["n_features"], score)
+        """Open the model that `save` copied.
+
+        Raises:
+            InputError: a file is missing or broken, or another version wrote it.
+        """
+        fitted, path = read_json(Path(folder) / "settings.json"), str(Path(folder) / "model.onnx")
+        with reading_saved(folder):
+            n_features, score = fitted["n_features"], fitted["score"] and Score(*fitted["score"])
+        return cls(path)._ready(open_session(path), n_features, score)
 
     def _ready(self, session: Any, n_features: int, score: Score | None = None) -> Self:
         self.session_, self.n_features_in_, self.score_ = session, n_features, score

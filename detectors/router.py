@@ -57,6 +57,6 @@ def by_expert(chosen: Tensor, n_experts: int) -> tuple[Tensor, Tensor, Tensor]:
         number of pairs of each expert, (n_experts,).
     """
     pairs = chosen.flatten()
-    order = np.argsort(pairs.cpu().numpy().astype(np.uint16), kind="stable")
+    order = np.argsort(pairs.cpu().numpy().astype(np.uint16), kind="stable")  # by radix
     places = torch.from_numpy(order).to(pairs.device)
     return places // chosen.shape[1], places, pairs.bincount(minlength=n_experts)

@@ -115,7 +115,7 @@ class CatBoostDetector(TreesDetector):
     def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        if not np.ptp(X, axis=0).any():
+        if not np.ptp(X[~synthetic], axis=0).any():
             raise ValueError("No column of X varies, which CatBoost needs; take another detector.")
         super()._refit(X, y, weight, synthetic)
 

@@ -118,13 +118,15 @@ def _load(folder: Path, version: float) -> Scenario:
     config = read_json(folder / "config.json")
     rows = load_weights(folder / "rows.safetensors")
     with reading_saved(folder):
-        X, references = rows["X_train"].numpy(), rows["references"]
+        X, y, bank = (rows[name].numpy() for name in ("X_train", "y_train", "bank"))
+        references, weight = rows["references"], config["synthetic_weight"]
+        generator, detector = config["generator"], config["detector"]
     return Scenario(
         X,
-        rows["y_train"].numpy(),
-        generators.registry.load(config["generator"]).load(folder / "generator"),
-        detectors.load(config["detector"], folder / "detector"),
+        y,
+        generators.registry.load(generator).load(folder / "generator"),
+        detectors.load(detector, folder / "detector"),
         FeasibilityGate(RowScaler(X.shape[1]).fit(X)).refer_to(references),
-        rows["bank"].numpy(),
-        config["synthetic_weight"],
+        bank,
+        weight,
     )

@@ -44,13 +44,13 @@ class FeasibilityGate:
         self.radius = max(float(radius), 1e-6)
         return self
 
-    def distance(self, scaled: Tensor) -> Tensor:
-        """Distance of scaled rows, float32 (n, d), to the nearest normal row, float32 (n,)."""
-        return nearest_distance(scaled, self.references)
-
     def margin(self, scaled: Tensor) -> Tensor:
-        """Distance in units of the radius, less one: above 0 is feasible; float32 (n,)."""
-        return self.distance(scaled) / self.radius - 1
+        """Return how far scaled rows, float32 (n, d), are from the nearest normal one.
+
+        Returns:
+            the distance in units of the radius, less one, float32 (n,): above 0 is feasible.
+        """
+        return nearest_distance(scaled, self.references) / self.radius - 1
 
     def feasible(self, X: np.ndarray) -> np.ndarray:
         """Tell which rows of `X`, float (n, d) in the input's units, are feasible; bool (n,)."""

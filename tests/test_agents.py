@@ -1,6 +1,7 @@
 """Every algorithm of the table plays, learns where it can, and is reproducible."""
 
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -20,8 +21,9 @@ from agents.algorithms import ALGORITHMS, find_algorithm
 from agents.controls import RandomAgent
 from agents.hardening import harden, round_weights
 from agents.monitor import SearchMonitor
+from agents.report import detection_metrics
 from agents.rollout import Arena
-from agents.runs import write_run
+from agents.runs import NEEDED_SETTINGS, find_run, write_run
 from agents.settings import HardeningSettings
 from common.errors import InputError
 from common.files import write_json
@@ -289,17 +291,21 @@ def test_arena_is_reproducible(scenario):
 def test_monitor_counts_what_happens(scenario):
     monitor = SearchMonitor(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
     monitor.reset(seed=0)
-    rng, totals = np.random.default_rng(0), np.zeros(3)
+    rng, totals, samples = np.random.default_rng(0), np.zeros(3), []
     for _ in range(30):
         acted = rng.uniform(-1, 1, (N_LANES, 3)).astype(np.float32)
-        _, rewards, terminated, truncated, _ = monitor.step(acted)
+        _, rewards, terminated, truncated, infos = monitor.step(acted)
         totals += [terminated.sum(), (terminated | truncated).sum(), rewards.sum()]
+        for info in (infos, infos.get("final_info", {})):
+            samples.extend(info["sample"][info["_sample"]] if "sample" in info else [])
+    candidates, detector = np.stack(samples), scenario.detector
     counts = monitor.counts
     assert counts.queries == 30 * N_LANES
     assert [counts.successes, counts.episodes] == totals[:2].astype(int).tolist()
     assert counts.reward == pytest.approx(totals[2])
-    assert counts.successes <= counts.bypasses <= counts.queries
-    assert counts.bypass_rate == counts.bypasses / counts.queries
+    passes = detector.decision_function(candidates) <= detector.threshold_
+    assert counts.bypasses == passes.sum()
+    assert counts.feasible == scenario.gate.feasible(candidates).sum()
 
 
 def test_diversity_weight_falls_over_the_rounds():
@@ -379,12 +385,45 @@ def test_a_run_is_played_on_as_it_was_hardened(tmp_path):
 
 def test_a_run_of_another_version_is_refused_in_one_sentence(tmp_path):
     write_json(tmp_path / "config.json", {})
-    save_weights(tmp_path / "rows.safetensors", {"bank": torch.zeros(1, 2)})
-    with pytest.raises(InputError, match=r"another version; train it again"):
-        load_scenario(str(tmp_path))
+    rows = {name: torch.zeros(1, 2) for name in ("X_train", "y_train", "bank", "references")}
+    for kept in ({"bank": rows["bank"]}, rows):
+        save_weights(tmp_path / "rows.safetensors", kept)
+        with pytest.raises(InputError, match=r"another version; train it again"):
+            load_scenario(str(tmp_path))
 
 
 def test_an_algorithm_that_needs_discrete_actions_is_refused(scenario):
     env = SB3VecEnv(LatentAnomalyVectorEnv(2, scenario=scenario))
     with pytest.raises(InputError, match="does not fit the env"):
         make_agent("stable_baselines3:DQN", env, seed=0)
+
+
+def test_detection_metrics_agree_with_figures_worked_out_by_hand():
+    detector = SimpleNamespace(decision_function=lambda X: X[:, 0], threshold_=1.5)
+    figures = detection_metrics(detector, np.arange(4.0)[:, None], np.array([0, 1, 0, 1]))
+    assert figures["auroc"] == 0.75
+    assert figures["average_precision"] == pytest.approx((2 / 3 + 1) / 2)
+    assert figures["recall"] == 0.5
+
+
+def test_diversity_is_the_mean_distance_to_the_nearest_other_success(scenario):
+    arena = Arena(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+    arena.collector.found = [scenario.X[0]]
+    assert arena.diversity() is None
+    arena.collector.found = list(scenario.X[:3])
+    rows = scenario.gate.scaler(scenario.X[:3]).numpy()
+    apart = [
+        min(np.linalg.norm(row - other) for other in np.delete(rows, index, axis=0))
+        for index, row in enumerate(rows)
+    ]
+    assert arena.diversity() == pytest.approx(np.mean(apart) / scenario.gate.radius, rel=1e-4)
+
+
+def test_the_latest_run_that_fits_is_found(tmp_path):
+    config = dict.fromkeys(NEEDED_SETTINGS, 0)
+    backends = ["mamba-moe", "catboost", "mamba-moe", "catboost"]
+    for name, detector in enumerate(backends):
+        write_json(tmp_path / str(name) / "config.json", {**config, "detector": detector})
+    assert find_run(tmp_path).folder.name == "3"
+    assert find_run(tmp_path, "mamba-moe").folder.name == "2"
+    assert find_run(tmp_path, "extra-trees") is None

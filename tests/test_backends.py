@@ -25,6 +25,7 @@ import detectors
 from agents.hardening import harden
 from agents.settings import HardeningSettings
 from common.errors import InputError
+from common.files import write_json
 from common.registry import load_plugins
 from detectors.adapter import AdaptedDetector
 from detectors.base import Detector
@@ -348,6 +349,9 @@ def test_onnx_scorer_scores_as_what_it_was_made_from(exported, rows, tmp_path):
     ):
         np.testing.assert_array_equal(other.decision_function(X), scores)
     assert detectors.check_detector(f"onnx:{path}", X, y) == []
+    write_json(tmp_path / "settings.json", {"n_features": X.shape[1]})
+    with pytest.raises(InputError, match="another version; train it again"):
+        detectors.load(f"onnx:{path}", tmp_path)
 
 
 def test_confident_onnx_classifier_keeps_its_ranking(plain, tmp_path):

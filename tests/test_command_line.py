@@ -14,7 +14,7 @@ from conftest import blobs
 import detectors
 from common.errors import InputError, run_command
 from common.files import check_folder
-from train import free
+from train import keep
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["--rounds", "1", "--timesteps", "512", "--n-lanes", "16", "--n-background", "100"]
@@ -199,7 +199,7 @@ def assert_one_sentence(done: subprocess.CompletedProcess, *words: str) -> None:
 def test_bad_argument_is_one_sentence_and_writes_nothing(arguments, words, tmp_path):
     done = command("train.py", "--data", "wine", *arguments, "--out", tmp_path / "runs")
     assert_one_sentence(done, *words)
-    assert not list((tmp_path / "runs").rglob("*")) or not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "runs").rglob("*"))
 
 
 def test_text_in_a_numeric_column_is_one_sentence(csv, tmp_path):
@@ -313,8 +313,21 @@ def test_plugin_module_is_imported_first(csv, tmp_path, monkeypatch):
     assert_one_sentence(command("train.py", "--plugin", "no_such_module"), "no_such_module")
 
 
-def test_runs_that_end_in_the_same_second_are_both_kept(tmp_path):
-    assert free(tmp_path / "run") == tmp_path / "run"
-    for name in ("run", "run-2"):
+def test_runs_that_begin_in_the_same_second_are_all_kept(tmp_path):
+    kept = []
+    for number in range(3):
+        (tmp_path / "scratch").mkdir()
+        (tmp_path / "scratch" / "config.json").write_text(str(number))
+        kept.append(keep(tmp_path / "scratch", tmp_path / "run"))
+    assert [folder.name for folder in kept] == ["run", "run-2", "run-3"]
+    assert [(folder / "config.json").read_text() for folder in kept] == ["0", "1", "2"]
+
+
+def test_a_name_that_another_run_takes_in_between_is_passed_over(tmp_path, monkeypatch):
+    for name in ("scratch", "run"):
         (tmp_path / name).mkdir()
-    assert free(tmp_path / "run") == tmp_path / "run-3"
+        (tmp_path / name / "config.json").touch()
+    exists = Path.exists
+    answers = iter([False])
+    monkeypatch.setattr(Path, "exists", lambda path: next(answers, exists(path)))
+    assert keep(tmp_path / "scratch", tmp_path / "run").name == "run-2"

@@ -298,9 +298,11 @@ def test_a_bank_of_no_weight_changes_nothing(fitted, rows, id):
     )
 
 
-def test_catboost_without_a_column_that_varies_is_one_sentence():
+@pytest.mark.parametrize("bank", [np.empty((0, 2)), np.random.default_rng(0).normal(size=(9, 2))])
+def test_catboost_without_a_column_that_varies_is_one_sentence(bank):
+    rows = replay_set(np.full((20, 2), 0.1), np.arange(20) % 2, bank, 0.1)
     with pytest.raises(ValueError, match="No column of X varies"):
-        detectors.make("catboost").fit(np.full((20, 2), 0.1), np.arange(20) % 2)
+        detectors.make("catboost").fit(*rows)
 
 
 @pytest.mark.parametrize("id", ["extra-trees", "catboost"])

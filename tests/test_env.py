@@ -4,12 +4,14 @@ import os
 import pickle
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
 import gymnasium as gym
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
@@ -19,6 +21,7 @@ from common.errors import InputError
 from envs import FLAGSHIP, env_id
 from envs.latent_anomaly import LatentAnomalyEnv
 from envs.registration import find_env
+from envs.rewards import Measures, RewardWeights, reward_terms
 from envs.vector import LatentAnomalyVectorEnv
 from generators.cvae import ConditionalVAE
 
@@ -83,7 +86,8 @@ def test_misspelt_reward_weight_is_answered_with_the_nearest(scenario):
 
 
 def test_time_limit_truncates_after_eight_steps(scenario):
-    env = gym.make(FLAGSHIP, scenario=scenario, weights={"success": 0.0})
+    env = gym.make(FLAGSHIP, scenario=scenario)
+    n_truncated = 0
     for seed in range(20):
         env.reset(seed=seed)
         for step in range(1, 9):
@@ -91,8 +95,10 @@ def test_time_limit_truncates_after_eight_steps(scenario):
             assert truncated == (step == 8)
             assert terminated == info["success"]
             assert observation[-1] == pytest.approx(step / 8)
+            n_truncated += truncated
             if terminated:
                 break
+    assert n_truncated > 0
 
 
 def test_info_tells_the_step(scenario):
@@ -120,6 +126,26 @@ def test_success_needs_bypass_feasibility_and_novelty(scenario):
         expected = info["bypass"] and info["margin"] > 0 and info["novelty"] > 0.25
         assert info["success"] == expected
     assert len({info["bypass"] for info in infos}) == 2
+    found = np.stack([info["sample"] for info in infos if info["success"]])
+    again = LatentAnomalyEnv(scenario=replace(scenario, bank=found))
+    again.action_space.seed(0)
+    again.reset(seed=0)
+    for before in infos:
+        info = again.step(again.action_space.sample())[4]
+        assert info["success"] == (before["success"] and info["novelty"] > 0.25)
+        assert not (before["success"] and info["success"])
+
+
+def test_reward_pays_for_falling_log_odds_rising_margin_novelty_and_success():
+    before = Measures(*torch.tensor([[4.0, 4.0], [-0.5, -0.5], [1.0, 1.0]]))
+    after = Measures(*torch.tensor([[1.0, 6.0], [2.0, -1.0], [0.5, 0.0]]))
+    terms = reward_terms(before, after, torch.tensor([True, False]), RewardWeights(2, 3, 5, 7))
+    assert {name: term.tolist() for name, term in terms.items()} == {
+        "bypass": [6.0, -4.0],
+        "feasibility": [1.5, -1.5],
+        "diversity": [2.5, 0.0],
+        "success": [7.0, 0.0],
+    }
 
 
 def test_found_rows_are_no_longer_novel(scenario):

@@ -62,6 +62,7 @@ def test_imports_point_down(path):
         "score",
         "benchmarks.accuracy",
         "benchmarks.algorithms",
+        "benchmarks.search",
         "benchmarks.speed",
     ],
 )

@@ -8,7 +8,7 @@ from gymnasium.wrappers import Autoreset, TimeLimit
 from stable_baselines3 import PPO
 
 import detectors
-from agents.hardening import harden
+from agents.hardening import harden, round_weights
 from agents.settings import HardeningSettings
 from common.errors import InputError
 from detectors.mamba_moe import MambaMoEDetector
@@ -32,14 +32,19 @@ class RecordingDetector(MambaMoEDetector):
 
 
 class WatchedPPO(PPO):
-    """PPO that keeps what it observed last, and what there is to observe, as a rollout starts."""
+    """PPO that keeps what it observed last, and what there is to observe, as a rollout starts.
+
+    It keeps the weight of the diversity term, too.
+    """
 
     def __init__(self, policy, env, **settings):
-        self.observed = []
+        self.observed, self.diversity = [], []
         super().__init__(policy, env, n_steps=32, **settings)
 
     def collect_rollouts(self, env, *arguments, **keywords):
-        self.observed.append((self._last_obs, env.get_attr("core")[0].observe()))
+        core = env.get_attr("core")[0]
+        self.observed.append((self._last_obs, core.observe()))
+        self.diversity.append(core.weights.diversity)
         return super().collect_rollouts(env, *arguments, **keywords)
 
 
@@ -173,6 +178,27 @@ def test_agents_observe_anew_after_a_retraining(rows):
     assert len(agent.observed) == QUICK.rounds
     for observed, current in agent.observed:
         np.testing.assert_array_equal(observed, current)
+    assert agent.diversity == [round_weights(index, 2).diversity for index in range(2)]
+
+
+def test_generator_goes_on_training_between_rounds(rows):
+    X, y = rows
+    settings = replace(QUICK, detector="extra-trees", generator="cvae")
+    generators = [
+        harden(X, y, replace(settings, rounds=rounds), seed=0).scenario.generator
+        for rounds in (1, 2)
+    ]
+    z = np.zeros((1, generators[0].latent_dim), np.float32)
+    once, twice = (generator.decode(z, np.ones(1, int)) for generator in generators)
+    assert not np.allclose(once, twice)
+
+
+def test_the_finds_of_highest_return_are_kept(scenario):
+    env = VectorDetectorRetrainWrapper(LatentAnomalyVectorEnv(16, scenario=scenario), None, top_l=4)
+    play(env, 0, lambda: len(env.found) >= 8)
+    best = {env.found[i].tobytes() for i in np.argsort(env.found_returns)[-4:]}
+    assert {row.tobytes() for row in env.take_best()} == best
+    assert not env.found
 
 
 @pytest.mark.parametrize("share", [0.05, 0.25, 0.9])

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from conftest import blobs
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 
@@ -62,11 +61,6 @@ def test_same_random_state_same_scores_and_global_state_untouched(fitted, rows):
         again.decision_function(rows[0]), fitted.decision_function(rows[0])
     )
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
-
-
-def test_clone_keeps_parameters():
-    model = SwiftHydra(detector="catboost", synthetic_weight=0.2, random_state=7)
-    assert clone(model).get_params() == model.get_params()
 
 
 def test_bad_input_is_refused(rows):
