@@ -68,9 +68,9 @@ def train(config: TrainConfig) -> Path:
     table = load(config.data, config.label_column)
     halves = split(table, config.protocol, config.seed)
     print(
-        f"{table.name}, {config.protocol}: {len(halves.y_train)} training rows with "
-        f"{halves.y_train.sum()} labelled anomalies, {len(halves.y_test)} test rows with "
-        f"{halves.y_test.sum()} anomalies"
+        f"{table.name}, {len(table.y)} rows, {config.protocol}: {len(halves.y_train)} training rows"
+        f" with {halves.y_train.sum()} labelled anomalies, {len(halves.y_test)} test rows with"
+        f" {halves.y_test.sum()} anomalies"
     )
     parts = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(table.name).stem}-{config.algo}-{config.seed}"
     name = re.sub(r"[^\w.-]", "-", parts)

@@ -40,19 +40,26 @@ def read_rows(path: Path, names: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
 
     Raises:
         InputError: the file cannot be read, or does not hold these columns of finite numbers; those
-            of an array have no names, so that it must have just as many.
+            of an array have no names and are taken in their order, so it must have just as many.
     """
     frame, suffix = read_frame(path), suffix_of(path)
-    if suffix == ARRAYS and frame.shape[1] != len(names):
-        raise InputError(
-            f"{path}: X has {frame.shape[1]} columns; give the {len(names)} that are called"
-            f" {', '.join(names[:3])} and so on, in this order."
-        )
+    if suffix == ARRAYS:
+        if frame.shape[1] != len(names):
+            raise InputError(
+                f"{path}: X has {frame.shape[1]} columns; give the {len(names)} that are called"
+                f" {', '.join(names[:3])} and so on, in this order."
+            )
+        frame = frame.set_axis(names, axis="columns")
     X = named_features(frame, names, str(path))
     if suffix == CSV:
         frame = read_csv(path, dtype=str, keep_default_na=False)
     elif not isinstance(frame.index, pd.RangeIndex):
-        frame = frame.reset_index()
+        try:
+            frame = frame.reset_index()
+        except ValueError as error:
+            raise InputError(
+                f"{path}: its index has the name of a column ({error}); rename either."
+            ) from error
     return frame, X
 
 

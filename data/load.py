@@ -9,7 +9,7 @@ from data.files import read
 from data.table import Table
 
 
-def load(source: str, label_column: str = "label") -> Table:
+def load(source: str | Path, label_column: str = "label") -> Table:
     """Load a labelled table.
 
     Args:
@@ -20,6 +20,7 @@ def load(source: str, label_column: str = "label") -> Table:
     Raises:
         InputError: there is no such source, or its rows are refused.
     """
+    source = str(source)
     if source in LOADERS:
         return LOADERS[source]()
     if source.startswith(PREFIX):

@@ -1,5 +1,6 @@
 """Makes a `Detector` of any class that has `fit` and `decision_function`."""
 
+import copy
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,6 +98,14 @@ class AdaptedDetector(RefittedDetector):
             head = ExtraTreesClassifier(HEAD_TREES, random_state=self.seed_)
             self.head_ = head.fit(augmented, y, sample_weight=weight)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Share the fitted estimator, which need not be copyable: a retraining makes another."""
+        twin = type(self).__new__(type(self))
+        shared = self.__dict__.get("estimator_")
+        memo |= {id(self): twin, id(shared): shared}
+        twin.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return twin
+
     def save(self, folder: Path | str) -> None:
         """Write settings and training rows; raise `InputError` where JSON does not hold a setting.
 
@@ -110,14 +119,21 @@ class AdaptedDetector(RefittedDetector):
                 )
         super().save(folder)
 
+    def _ask(self, scaled: np.ndarray) -> np.ndarray:
+        """Return the class's own scores, float64 (n,), of scaled rows, (n, d).
+
+        Raises:
+            InputError: it refuses the rows, or a score is no finite number.
+        """
+        with refused_by(self.backend):
+            return scores(self.estimator_, scaled)
+
     def _check_row_alone(self, row: np.ndarray) -> None:
         """Raise `ValueError` where a row, (1, d), has no score of its own, as an env asks for."""
         try:
-            score = scores(self.estimator_, row)
+            scores(self.estimator_, row)
         except Exception as error:
             raise ValueError(f"it cannot score a row alone ({error})") from error
-        if not np.isfinite(score).all():
-            raise ValueError(f"it scores a row alone as {score[0]}")
 
     def _make_estimator(self) -> Any:
         spec = detectors.registry.spec(self.backend)
@@ -141,14 +157,14 @@ class AdaptedDetector(RefittedDetector):
 
     def _own_scores(self, scaled: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Score training rows; PyOD's own scores of what it was fitted on leave each row out."""
-        own = scores(self.estimator_, scaled)
+        own = self._ask(scaled)
         if is_pyod_outlier(self.estimator_):
             own[y == 0] = self.estimator_.decision_scores_
         return own
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
         scaled = self.scaler_.transform(X)
-        score = self.score_(scores(self.estimator_, scaled))
+        score = self.score_(self._ask(scaled))
         if self.head_ is None:
             return score
         augmented = np.column_stack([scaled, score])
@@ -210,7 +226,21 @@ def fit(estimator: Any, X: np.ndarray, y: np.ndarray | None, weight: np.ndarray 
 
 
 def scores(estimator: Any, X: np.ndarray) -> np.ndarray:
-    """Return scores, float64 (n,), higher where more anomalous."""
+    """Return scores, float64 (n,), higher where more anomalous.
+
+    Raises:
+        ValueError: they are not one finite number a row.
+    """
+    own = raw_scores(estimator, X)
+    if own.shape != (len(X),):
+        raise ValueError(f"it gives scores of the shape {own.shape} for {len(X)} rows")
+    if not np.isfinite(own).all():
+        raise ValueError(f"it scores a row as {own[~np.isfinite(own)][0]}")
+    return own
+
+
+def raw_scores(estimator: Any, X: np.ndarray) -> np.ndarray:
+    """Return what an estimator answers, float64, higher where more anomalous."""
     if hasattr(estimator, "decision_function"):
         sign = -1.0 if is_scikit_outlier(estimator) else 1.0
         return sign * np.asarray(estimator.decision_function(X), np.float64)

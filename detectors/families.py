@@ -60,7 +60,7 @@ def sklearn_members() -> list[str]:
     classes = [
         cls for _, cls in all_estimators() if issubclass(cls, ClassifierMixin | OutlierMixin)
     ]
-    public = [re.sub(r"^sklearn\.|\._\w+", "", cls.__module__) for cls in classes]
+    public = [cls.__module__.removeprefix("sklearn.").split("._")[0] for cls in classes]
     names = zip(public, classes, strict=True)
     return [f"sklearn:{module}.{cls.__name__}" for module, cls in names]
 

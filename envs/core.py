@@ -123,7 +123,17 @@ class LatentCore:
         return (nearest_distance(scaled, self.scaled_bank) / self.scenario.gate.radius).clamp(max=1)
 
     def step(self, actions: np.ndarray) -> Step:
-        """Move every lane by `actions`, float32 (N, L) in [-1, 1]."""
+        """Move every lane by `actions`, float32 (N, L) in [-1, 1].
+
+        Raises:
+            InputError: they have another shape.
+        """
+        if np.shape(actions) != self.z.shape:
+            n, size = self.z.shape
+            raise InputError(
+                f"The actions of {n} lanes have the shape {np.shape(actions)}; give {size} numbers"
+                " for each."
+            )
         before = self.measures
         moved = self.z + self.step_size * torch.as_tensor(actions, dtype=torch.float32).clamp(-1, 1)
         self.z = moved.clamp(-self.limit, self.limit)
@@ -196,7 +206,8 @@ def make_core(
     Args:
         n_lanes: number of episodes at once.
         scenario: what to play on; takes precedence over everything that says how to get one.
-        run: folder of a run written by `train.py`: its rows, generator and hardened detector.
+        run: folder of a run written by `train.py`: its rows, generator and hardened detector, which
+            take precedence over `data`, `label_column`, `protocol`, `detector` and `generator`.
         data: source of the rows, as in `data.load`.
         label_column: column of a file's labels, likewise.
         protocol: which training rows are seen, one of `data.PROTOCOLS`.

@@ -15,6 +15,7 @@ FLAGSHIP = "LatentAnomaly-v0"
 FLAGSHIP_BACKEND = "mamba-moe"
 NAMESPACE = "LatentAnomaly"
 ENTRY_POINT = "envs.latent_anomaly:LatentAnomalyEnv"
+VECTOR_ENTRY_POINT = "envs.vector:LatentAnomalyVectorEnv"
 FORM = re.compile(rf"(?:(?P<module>[\w.]+):)?(?P<name>{NAMESPACE}(?:/(?P<backend>.+))?-v\d+)")
 
 
@@ -62,7 +63,7 @@ def register(name: str, backend: str) -> None:
         gym.register(
             name,
             entry_point=ENTRY_POINT,
-            vector_entry_point="envs.vector:LatentAnomalyVectorEnv",
+            vector_entry_point=VECTOR_ENTRY_POINT,
             max_episode_steps=MAX_EPISODE_STEPS,
             kwargs={"detector": backend},
         )
@@ -89,7 +90,11 @@ def find_env(id: str) -> tuple[str, str]:
     if module:
         load_plugins([module])
     register_envs()
-    ours = {key: spec for key, spec in gym.registry.items() if spec.entry_point == ENTRY_POINT}
+    ours = {
+        key: spec
+        for key, spec in gym.registry.items()
+        if (spec.entry_point, spec.vector_entry_point) == (ENTRY_POINT, VECTOR_ENTRY_POINT)
+    }
     family = re.fullmatch(r"(\w+)[:.](.+)", backend) if name.endswith("-v0") else None
     if name not in ours and family and family[1] in detectors.registry.families:
         member = f"{family[1]}:{family[2]}"

@@ -69,18 +69,24 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
     """The vector form: retrains once per batch of finished episodes.
 
     Args:
-        env: a `LatentAnomalyVectorEnv`, wrapped or not.
+        env: a `LatentAnomalyVectorEnv`, wrapped or not; wrappers that change its observations go
+            around this one, which returns the env's own after a retraining.
         retrain_every: successful episodes between two retrainings; None leaves it to the caller
             of `retrain`.
         top_l: successes, those of highest return, that a retraining keeps.
 
     Raises:
-        InputError: the env's detector can only be queried, and `retrain_every` is no None, or a
-            number is less than 1.
+        InputError: the env is another one, its detector can only be queried, and `retrain_every` is
+            no None, or a number is less than 1.
     """
 
     def __init__(self, env: VectorEnv, retrain_every: int | None = 256, top_l: int = 256) -> None:
         super().__init__(env)
+        if not hasattr(env.unwrapped, "core"):
+            raise InputError(
+                "VectorDetectorRetrainWrapper takes a LatentAnomalyVectorEnv, which gym.make_vec"
+                " makes by default, not a vector of single envs."
+            )
         self.retrain_every, self.top_l = retrain_every, top_l
         check_at_least(self, top_l=1)
         if retrain_every is not None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
@@ -16,9 +16,14 @@ class SB3VecEnv(VecEnv):
 
     A finished lane's info holds `terminal_observation`, `TimeLimit.truncated`, `is_success` and
     `episode` with the return `r` and the length `l`.
+
+    Raises:
+        InputError: the env resets a finished lane in the next step, or not at all.
     """
 
     def __init__(self, env: VectorEnv) -> None:
+        if env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
+            raise InputError("SB3VecEnv takes vector envs with AutoresetMode.SAME_STEP only.")
         self.env = env
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         self.returns = np.zeros(env.num_envs)
@@ -93,8 +98,9 @@ class SB3VecEnv(VecEnv):
 
 def lane_info(infos: dict[str, Any], lane: int | np.integer) -> dict[str, Any]:
     """Return what a vector env's infos say of one lane, but for its last step before a reset."""
-    return {
-        name: lane_info(values, lane) if isinstance(values, dict) else values[lane]
-        for name, values in infos.items()
-        if not name.startswith(("_", "final_")) and infos[f"_{name}"][lane]
-    }
+    own = {}
+    for name, values in infos.items():
+        told = infos.get(f"_{name}")  # wrappers leave it out within a dict that has one
+        if not name.startswith(("_", "final_")) and (told is None or told[lane]):
+            own[name] = lane_info(values, lane) if isinstance(values, dict) else values[lane]
+    return own

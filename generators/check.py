@@ -42,11 +42,12 @@ def check_generator(id: str, **kwargs: Any) -> list[str]:
     X[N_NORMAL:] *= 3
     y = np.repeat([0, 1], [N_NORMAL, N_ANOMALIES])
     try:
-        fitted = generators.make(id, random_state=0, **kwargs).fit(X.copy(), y.copy())
+        generator = generators.make(id, random_state=0, progress=False, **kwargs)
+        fitted = generator.fit(X.copy(), y.copy())
     except InputError:
         raise
     except Exception as error:
-        return [f"{id}: fit(X, y) must work, but raised {error!r}."]
+        return [f"{id}: making it and fit(X, y) must work, but raised {error!r}."]
     trial = Trial(id, fitted, X, y)
     return [f"{id}: {fault}" for check in CHECKS for fault in faults(check, trial)]
 
@@ -92,7 +93,8 @@ def goes_on(trial: Trial) -> Iterator[str]:
         trial.fitted.save(folder)
         copy = generators.registry.load(trial.id).load(folder)
     before = copy.latent_dim
-    copy.partial_fit(trial.X, trial.y)
+    if copy.partial_fit(trial.X, trial.y) is not copy:
+        yield "partial_fit must return the generator itself."
     if copy.latent_dim != before:
         yield f"partial_fit must keep latent_dim, but took it from {before} to {copy.latent_dim}."
 
@@ -102,9 +104,14 @@ def survives_saving(trial: Trial) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         trial.fitted.save(folder)
         loaded = generators.registry.load(trial.id).load(folder)
-    before = trial.fitted.encode(trial.X, trial.y)
-    if not np.allclose(loaded.encode(trial.X, trial.y), before, atol=1e-5):
+    z = trial.fitted.encode(trial.X, trial.y)
+    if not np.allclose(loaded.encode(trial.X, trial.y), z, atol=1e-5):
         yield "a saved and loaded generator must encode as before."
+    if not np.allclose(loaded.decode(z, trial.y), trial.fitted.decode(z, trial.y), atol=1e-5):
+        yield "a saved and loaded generator must decode as before."
+    drawn, before = (part.sample(30, np.random.default_rng(0)) for part in (loaded, trial.fitted))
+    if not np.allclose(drawn, before, atol=1e-5):
+        yield "a saved and loaded generator must draw the rows that it drew before."
 
 
 CHECKS = [encodes_and_decodes, follows_its_latent, samples, goes_on, survives_saving]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from threading import Lock
 
 import gymnasium as gym
 import numpy as np
@@ -30,7 +31,7 @@ from common.registry import load_plugins
 from detectors.adapter import AdaptedDetector
 from detectors.base import Detector
 from detectors.families import pyod_modules
-from detectors.replay import replay_set
+from detectors.replay import replay_set, retrained
 from detectors.trees import CatBoostDetector, ExtraTreesDetector
 from envs import env_id
 from envs.core import make_core
@@ -118,13 +119,26 @@ class Broken(Sound):
         raise RuntimeError("out of order")
 
 
+class FarInfinite(Sound):
+    def decision_function(self, X):
+        return np.where(np.abs(X).max(axis=1) > 20, np.inf, super().decision_function(X))
+
+
+class Global(ExtraTreesDetector):
+    def _fit(self, *rows):
+        np.random.rand(5)  # noqa: NPY002
+        super()._fit(*rows)
+
+
 @pytest.mark.parametrize(
     ("cls", "sentence"),
     [
         (Upside, "higher must mean more anomalous"),
         (Column, "shape"),
         (Constant, "same score"),
-        (Infinite, "finite"),
+        (Infinite, "scores a row as nan"),
+        (FarInfinite, "scores a row as inf"),
+        (Global, "global generator"),
         (ByBatch, "other rows of the batch"),
         (Writes, "must not write"),
         (Unseeded, "random_state"),
@@ -182,6 +196,7 @@ def test_settings_that_json_does_not_hold_are_not_saved(rows, tmp_path, id, sett
         ("pyod:LOFF", "did you mean pyod:LOF"),
         ("sklearn:svm.SVCC", "did you mean sklearn:svm.SVC"),
         ("sklearn:IsolationForest", "did you mean sklearn:ensemble.IsolationForest"),
+        ("sklearn:HistGradientBoostingClassifier", "ensemble.HistGradientBoostingClassifier"),
         ("pyood:LOF", "pyod:<Class>"),
         ("onnx:nowhere.onnx", "nowhere.onnx"),
         ("sklearn:linear_model.LinearRegression", "neither"),
@@ -244,9 +259,35 @@ def test_detector_that_cannot_score_a_row_alone_is_refused(rows, id):
         detectors.make(id).fit(*rows)
 
 
+@pytest.mark.parametrize("id", ["RadiusNeighborsClassifier", "LabelPropagation"])
+def test_rows_refused_in_scoring_are_one_sentence(rows, id):
+    module = "neighbors" if "Neighbors" in id else "semi_supervised"
+    backend, (X, y) = f"sklearn:{module}.{id}", rows
+    with pytest.raises(InputError, match=f"{backend} refuses the rows"):
+        detectors.make(backend).fit(X, y).decision_function(100 * X)
+
+
 def test_refused_rows_are_one_sentence(rows):
     with pytest.raises(InputError, match="pyod:MAD refuses the rows: MAD"):
         detectors.make("pyod:MAD").fit(*rows)
+
+
+class Locked(ExtraTreesClassifier):
+    """Holds what cannot be copied, as a client of a service does."""
+
+    def fit(self, X, y, sample_weight=None):
+        self.lock = Lock()
+        return super().fit(X, y, sample_weight)
+
+
+def test_class_that_cannot_be_copied_is_retrained(rows, monkeypatch):
+    monkeypatch.setattr(detectors.registry, "specs", dict(detectors.registry.specs))
+    detectors.register("locked", f"{__name__}:Locked")
+    assert detectors.check_detector("locked") == []
+    detector, bank = detectors.make("locked").fit(*rows), np.full((5, rows[0].shape[1]), -3.0)
+    before = detector.decision_function(bank)
+    assert retrained(detector, *rows, bank, 0.5).predict(bank).all()
+    np.testing.assert_array_equal(detector.decision_function(bank), before)
 
 
 def test_id_whose_env_would_be_another_ones_is_refused_and_forgotten():

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pandas as pd
@@ -131,6 +133,18 @@ def test_columns_of_an_array_are_all_or_none(run, csv, tmp_path):
     np.savez(tmp_path / "new.npz", X=X)
     done = scored(tmp_path / "new.npz", run, tmp_path / "scores.csv")
     assert_one_sentence(done, "X has 5 columns", "the 4 that are called a, b, c")
+    np.savez(tmp_path / "new.npz", X=X[:, :4])
+    done = scored(tmp_path / "new.npz", run, tmp_path / "scores.csv")
+    assert done.returncode == 0, done.stderr
+    written = pd.read_csv(tmp_path / "scores.csv")
+    np.testing.assert_allclose(written[list("abcd")], X[:, :4])
+
+
+def test_index_with_the_name_of_a_column_is_refused(run, csv, tmp_path):
+    rows = pd.read_csv(csv)
+    rows.set_index("a", drop=False).to_parquet(tmp_path / "new.parquet")
+    done = scored(tmp_path / "new.parquet", run, tmp_path / "scores.csv")
+    assert_one_sentence(done, "its index has the name of a column", "rename either")
 
 
 def test_unfit_rows_are_not_scored(run, csv, tmp_path):
@@ -245,6 +259,19 @@ def test_what_the_system_refuses_is_one_line(tmp_path, capsys):
         run_command(lambda: (tmp_path / "none" / "file").touch())
     assert refused.value.code == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_training_leaves_nothing(tmp_path, sent, code):
+    line = [sys.executable, "train.py", "--data", "wine", "--protocol", "full", "--out", tmp_path]
+    with subprocess.Popen([*map(str, line)], cwd=ROOT, stderr=subprocess.PIPE) as training:
+        while not list(tmp_path.iterdir()):
+            sleep(0.1)
+        training.send_signal(sent)
+        told = training.communicate()[1].decode()
+    assert training.returncode == code
+    assert "Traceback" not in told
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_env_is_one_sentence():

@@ -142,6 +142,29 @@ class Double(Background):
         return scaled.double()
 
 
+class NoProgress(Background):
+    def __init__(self, random_state=0):
+        super().__init__(random_state)
+
+
+class NothingReturned(Background):
+    def partial_fit(self, X, y):
+        super().partial_fit(X, y)
+
+
+class Forgetful(Background):
+    """Decodes by what is not among its saved weights."""
+
+    shift = 0.0
+
+    def fit(self, X, y):
+        self.shift = 1.0
+        return super().fit(X, y)
+
+    def decode_scaled(self, z, y):
+        return z + self.shift
+
+
 class Unfit(Background):
     def fit(self, X, y):
         raise RuntimeError("out of order")
@@ -154,6 +177,9 @@ class Unfit(Background):
         (Unseeded, "rng"),
         (Grows, "latent_dim"),
         (Double, "float32"),
+        (NoProgress, "progress"),
+        (NothingReturned, "must return the generator itself"),
+        (Forgetful, "must decode as before"),
         (Unfit, "out of order"),
         (RowScaler, "subclass"),
     ],

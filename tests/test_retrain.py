@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import Autoreset, TimeLimit
 from stable_baselines3 import PPO
 
@@ -213,3 +214,8 @@ def test_replay_set_keeps_the_weight_of_the_classes(rows, share):
     assert weight[labels == 0].sum() == normals
     assert weight[labels == 1].sum() == pytest.approx(np.sqrt(known * normals))
     assert weight[synthetic].sum() == pytest.approx(share * weight[labels == 1].sum())
+
+
+def test_vector_wrapper_refuses_a_vector_of_single_envs(scenario):
+    with pytest.raises(InputError, match="make_vec"):
+        VectorDetectorRetrainWrapper(SyncVectorEnv([lambda: LatentAnomalyEnv(scenario=scenario)]))

@@ -6,9 +6,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 from common.errors import InputError
 from envs import FLAGSHIP
+from envs.latent_anomaly import LatentAnomalyEnv
 from envs.sb3 import SB3VecEnv
 from envs.vector import LatentAnomalyVectorEnv
 
@@ -142,3 +144,30 @@ def test_sb3_seed_repeats_the_episodes(scenario):
     assert not np.array_equal(first, env.reset())
     env.seed(3)
     np.testing.assert_array_equal(first, env.reset())
+
+
+def test_sb3_face_takes_a_wrapper_whose_infos_have_one_mask(scenario):
+    env = SB3VecEnv(RecordEpisodeStatistics(LatentAnomalyVectorEnv(N_LANES, scenario=scenario)))
+    env.reset()
+    lengths = []
+    for _ in range(8):
+        _, _, done, infos = env.step(np.zeros((N_LANES, 3), np.float32))
+        lengths += [infos[lane]["episode"]["l"] for lane in np.flatnonzero(done)]
+        told = [env.reset_infos[lane]["episode"]["l"] for lane in np.flatnonzero(done)]
+        assert told == lengths[len(lengths) - len(told) :]
+    assert len(lengths) >= N_LANES
+
+
+def test_sb3_face_refuses_envs_that_reset_a_step_later(scenario):
+    make = partial(gym.make, FLAGSHIP, scenario=scenario)
+    with pytest.raises(InputError, match="SAME_STEP"):
+        SB3VecEnv(SyncVectorEnv([make] * 2, autoreset_mode=AutoresetMode.NEXT_STEP))
+
+
+def test_actions_of_another_shape_are_refused(scenario):
+    env, lanes = (make(scenario=scenario) for make in (LatentAnomalyEnv, LatentAnomalyVectorEnv))
+    env.reset(seed=0)
+    lanes.reset(seed=0)
+    for one, actions in ((env, np.ones(1)), (env, np.ones((1, 3))), (lanes, np.ones(3))):
+        with pytest.raises(InputError, match="give 3 numbers for each"):
+            one.step(actions.astype(np.float32))
