@@ -18,9 +18,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from agents.agent import load_agent, make_agent, save_agent
 from agents.algorithms import ALGORITHMS, find_algorithm
-from agents.controls import RandomAgent
+from agents.controls import RandomAgent, potential
 from agents.hardening import harden, round_weights
-from agents.monitor import SearchMonitor
+from agents.monitor import SearchCounts, SearchMonitor
 from agents.report import detection_metrics
 from agents.rollout import Arena
 from agents.runs import NEEDED_SETTINGS, find_run, write_run
@@ -427,3 +427,59 @@ def test_the_latest_run_that_fits_is_found(tmp_path):
     assert find_run(tmp_path).folder.name == "3"
     assert find_run(tmp_path, "mamba-moe").folder.name == "2"
     assert find_run(tmp_path, "extra-trees") is None
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "trpo"])
+def test_agents_have_the_settings_of_their_file(algo, scenario):
+    agent = make_agent(algo, make_env(scenario), 0)
+    _, settings = find_algorithm(algo)
+    settings.pop("batch_size", None)  # it is made to part a rollout evenly
+    told = {
+        name: getattr(agent, name) for name in settings if name not in ("clip_range", "train_freq")
+    }
+    assert told == {name: settings[name] for name in told}
+
+
+def test_random_actions_fill_the_box(scenario):
+    agent = make_agent("random", make_env(scenario), 0)
+    actions, _ = agent.predict(np.zeros((999, 7), np.float32))
+    assert actions.min() < -0.95
+    assert actions.max() > 0.95
+    assert abs(actions.mean()) < 0.1
+
+
+def test_gradient_climbs_the_rewards_potential(scenario):
+    env = LatentAnomalyVectorEnv(N_LANES, scenario=scenario)
+    env.reset(seed=0)
+    before, after = env.core.z.clone(), env.core.z + 0.1
+    rewards = potential(env.core, after) - potential(env.core, before)
+    terms = env.core.step(np.full((N_LANES, 3), 0.1 / env.core.step_size, np.float32)).terms
+    assert torch.allclose(rewards, terms["bypass"] + terms["feasibility"], atol=1e-3)
+
+
+def test_measures_of_an_attack_agree_with_figures_worked_out_by_hand(scenario):
+    arena = Arena(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+    arena.monitor.counts = SearchCounts(
+        40, bypasses=10, feasible=20, episodes=5, successes=2, reward=7
+    )
+    assert arena.summary() == {
+        "episodes": 5,
+        "mean_reward": 1.4,
+        "bypass_rate": 0.25,
+        "success_rate": 0.4,
+        "diversity": None,
+        "feasibility_rate": 0.5,
+    }
+
+
+def test_a_run_is_attacked_as_it_was_hardened(tmp_path):
+    X, y = blobs()
+    settings = HardeningSettings("extra-trees", "background", rounds=0, n_background=50)
+    hardened = harden(X, y, settings, seed=1)
+    table = Table(X, y, [f"x{i}" for i in range(X.shape[1])], "blobs")
+    halves = Split(X, y, X[:9].copy(), y[:9].copy())
+    write_run(tmp_path, hardened, halves, table, {**asdict(settings), "seed": 1}, {})
+    loaded = load_scenario(str(tmp_path))
+    assert loaded.detector.training_rows_["synthetic"].sum() == 50
+    np.testing.assert_array_equal(loaded.X, X)
+    np.testing.assert_array_equal(loaded.y, y)

@@ -1,11 +1,16 @@
 """The comparison of algorithms, on a small scale."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from benchmarks.algorithms import COLUMNS, AlgorithmSettings, compare
+from agents.settings import HardeningSettings
+from benchmarks.algorithms import COLUMNS, AlgorithmSettings, compare, means, measure
 from common.errors import InputError
+from data import load, split
 
 
 def test_every_algorithm_is_measured_on_every_set(tmp_path, capsys):
@@ -39,3 +44,35 @@ def test_unknown_algorithm_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(InputError, match="did you mean ppo"):
         compare(settings)
     assert not settings.out.exists()
+
+
+def test_figures_of_an_algorithm_are_means_over_its_seeds():
+    runs = [
+        {"algo": algo, **dict.fromkeys(COLUMNS, value)}
+        for algo, value in (("a", 1), ("b", 5), ("a", 3))
+    ]
+    assert means(runs) == {"a": dict.fromkeys(COLUMNS, 2.0), "b": dict.fromkeys(COLUMNS, 5.0)}
+
+
+def test_a_record_tells_of_the_held_out_rows_before_and_after(monkeypatch):
+    halves = split(load("breast-cancer"), "few", 1)
+    before, after = (
+        SimpleNamespace(decision_function=lambda X, column=column: X[:, column])
+        for column in (1, 0)
+    )
+
+    def harden(X, y, loop, seed):
+        np.testing.assert_array_equal(X, halves.X_train)
+        assert loop == HardeningSettings("catboost", algo="a2c", rounds=3, timesteps=99)
+        assert seed == 1
+        history = [{"queries": 500, "bypasses": 20, "successes": number} for number in (1, 2)]
+        return SimpleNamespace(
+            history=history, unhardened=before, scenario=SimpleNamespace(detector=after)
+        )
+
+    monkeypatch.setattr("agents.hardening.harden", harden)
+    settings = AlgorithmSettings(protocol="few", detector="catboost", rounds=3, timesteps=99)
+    record = measure("breast-cancer", "a2c", 1, settings)
+    aurocs = [roc_auc_score(halves.y_test, halves.X_test[:, column]) for column in (1, 0)]
+    assert [record["auroc_before"], record["auroc_after"]] == pytest.approx(aurocs)
+    assert [record["bypasses_per_1000"], record["successes_per_1000"]] == [40, 3]

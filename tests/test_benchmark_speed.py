@@ -83,3 +83,21 @@ def test_tables_hold_medians_and_multiples_of_the_first_case():
 def test_bad_settings_are_one_sentence(settings, reason):
     with pytest.raises(InputError, match=reason):
         SpeedSettings(**settings).chosen()
+
+
+def test_speeds_are_worked_out_from_the_time_of_a_call(monkeypatch):
+    sizes = {"TRAINING_ROWS": 150, "BATCH_ROWS": 300}
+    for name, size in sizes.items():
+        monkeypatch.setattr(stopwatch, name, size)
+    asked = []
+
+    def half_a_second(call):
+        asked.append(call())
+        return 0.5
+
+    monkeypatch.setattr(stopwatch, "seconds_a_call", half_a_second)
+    figures = stopwatch.score("logistic-regression", 0)
+    assert figures == {"batch, us a row": pytest.approx(1e6 * 0.5 / 300), "one row, us": 5e5}
+    assert [len(scores) for scores in asked] == [300, 1]
+    for native in (True, False):
+        assert stopwatch.step_lanes("unhardened-extra-trees", 3, native, 0) == {"steps a second": 6}

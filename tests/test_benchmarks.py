@@ -7,28 +7,36 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import blobs
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
+import data
+import detectors
+from agents.agent import make_agent
 from agents.hardening import Hardened, harden
 from agents.settings import HardeningSettings
 from benchmarks import ablation, tables
+from benchmarks.ablation import ROWS
 from benchmarks.devnet import DevNet, ScoringNetwork, deviation_loss
 from benchmarks.grid import read_results, run_grid
-from benchmarks.methods import METHODS, PEERS, Peer
+from benchmarks.methods import METHODS, OURS, PEERS, Peer
 from benchmarks.search import SearchSettings, search
 from benchmarks.search import summarise as summarise_search
 from benchmarks.settings import GridSettings
-from benchmarks.variants import FrozenVAE, OpenGate, PerceptronMoEDetector
+from benchmarks.variants import DefaultPPO, FrozenVAE, OpenGate, PerceptronMoEDetector
 from common.errors import InputError
 from common.files import write_json
 from detectors.mamba2 import Mamba2
 from detectors.mamba_moe import MambaMoEDetector
+from envs.sb3 import SB3VecEnv
+from envs.vector import LatentAnomalyVectorEnv
+from swift_hydra import SwiftHydra
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {
@@ -533,3 +541,175 @@ def test_search_leaves_out_sets_on_which_the_random_policy_finds_nothing():
     records = [kept_search("random", 1000, 0, 0), kept_search("ppo", 1000, 50, 5)]
     ratio = summarise_search(pd.DataFrame(records)).loc["extra-trees, ppo"]
     assert np.isnan(ratio["bypasses, times random's"])
+
+
+class Remembering(FirstColumn):
+    """Scores by the first column, was another detector before, and tells of two rounds."""
+
+    def __init__(self, seed):
+        super().__init__([], lambda n: None)
+        self.seed = seed
+
+    def fit(self, X, y):
+        self.unhardened_ = SimpleNamespace(decision_function=lambda X: X[:, 1])
+        self.history_ = [{"queries": 5, "bypasses": 2, "successes": self.seed}] * 2
+        Remembering.seen = X.copy(), y.copy()
+        X[:], y[:] = 0, 0  # what a method does to its rows is its own affair
+        return self
+
+
+def test_cells_hold_all_figures_of_what_was_hardened(tmp_path):
+    settings = GridSettings(("wine",), (), ("unseen",), (1,), workers=1, out=tmp_path)
+    _, cell = run_grid(settings, {"first": Remembering, "second": Remembering}).to_dict("records")
+    halves = data.split(data.load("wine"), "unseen", 1)
+    np.testing.assert_array_equal(Remembering.seen[0], halves.X_train)
+    np.testing.assert_array_equal(Remembering.seen[1], halves.y_train)
+    ap = average_precision_score(halves.y_test, halves.X_test[:, 0])
+    assert cell["average_precision"] == pytest.approx(ap)
+    before = roc_auc_score(halves.y_test, halves.X_test[:, 1])
+    assert cell["auroc_unhardened"] == pytest.approx(before)
+    assert [cell[name] for name in ("queries", "bypasses", "successes")] == [10, 4, 2]
+
+
+DIFFERING = {
+    "swift-hydra": {},
+    "background": {"rounds": 0},
+    "random": {"agent": "random"},
+    "gradient": {"agent": "gradient"},
+    "ungated": {"agent": "benchmarks.variants:UngatedPPO"},
+    "single-minded": {"agent": "benchmarks.variants:SingleMindedPPO"},
+    "frozen-generator": {"generator": "cvae-frozen"},
+    "hardened-mamba": {"detector": "mamba"},
+    "hardened-mlp": {"detector": "mlp-moe"},
+    "hardened-extra-trees": {"detector": "extra-trees"},
+    "random-extra-trees": {"detector": "extra-trees", "agent": "random"},
+    "hardened-catboost": {"detector": "catboost"},
+    "random-catboost": {"detector": "catboost", "agent": "random"},
+}
+
+
+def test_rows_of_the_ablation_are_wired_to_what_they_are_called():
+    ours = {name: factory for name, (_, factory) in ROWS.items()} | OURS
+    for name, factory in ours.items():
+        backend = name.removeprefix("unhardened-")
+        expected = (
+            SwiftHydra(**DIFFERING[name], random_state=7)
+            if name in DIFFERING
+            else detectors.make(backend, random_state=7)
+        )
+        made = factory(7)
+        assert type(made) is type(expected), name
+        assert made.get_params() == expected.get_params(), name
+
+
+def test_peers_have_their_settings_and_the_seed():
+    settings = {
+        "logistic-regression": {"class_weight": "balanced", "max_iter": 1000},
+        "catboost": {"iterations": 500},
+        "extra-trees": {"n_estimators": 200},
+        "random-forest": {"n_estimators": 200},
+        "rbf-svm": {"kernel": "rbf", "class_weight": "balanced"},
+    }
+    for name, expected in settings.items():
+        peer = PEERS[name](7)
+        made = peer.estimator.get_params()
+        assert made.items() >= {**expected, "random_state": 7}.items(), name
+        assert not peer.one_class
+
+
+def test_default_ppo_has_the_settings_of_ppo_here(scenario):
+    env = SB3VecEnv(LatentAnomalyVectorEnv(16, scenario=scenario))
+    own = DefaultPPO(env=env, policy="MlpPolicy", seed=0)
+    ppo = make_agent("ppo", env, 0)
+    for name in (
+        "gamma",
+        "gae_lambda",
+        "n_steps",
+        "learning_rate",
+        "ent_coef",
+        "n_epochs",
+        "batch_size",
+    ):
+        assert getattr(own, name) == getattr(ppo, name), name
+
+
+def test_methods_are_tested_against_the_reference_paired_over_sets():
+    sets = np.array([0.50, 0.51, 0.52, 0.53, 0.54, 0.55])
+    better, mixed = (
+        (sets + np.array(gains) / 1000)[:, None].tolist()
+        for gains in ([1, 2, 3, 4, 5, 6], [60, -1, -2, -3, -4, -5])
+    )
+    done = cells({"own": sets[:, None].tolist(), "better": better, "mixed": mixed})
+    p = tables.summarise(done, "own")["p v. own"]
+    assert p["better"] == pytest.approx(2 / 2**6)
+    assert p["mixed"] == pytest.approx(28 / 2**6)
+
+
+def test_a_failed_cell_is_in_no_table():
+    done = cells({"a": [[0.5], [0.9]], "b": [[0.5], [0.7]]})
+    failed = (done["set"] == "set1") & (done["method"] == "b")
+    done.loc[failed, ["auroc", "average_precision", "error"]] = [np.nan, np.nan, "no luck"]
+    text = tables.report(done, "a")
+    assert "1 of 2 sets, seeds 0" in text
+    assert "| a | 0.5000 | 0.2500 | 1.50 | 1 |" in text
+
+
+def test_ratios_are_medians_over_sets_of_each_detector():
+    records = [
+        {**kept_search(algo, 1000, bypasses, 1), "set": name, "detector": detector}
+        for detector, ratios in {"catboost": (1, 2, 9), "mamba-moe": (3, 4, 90)}.items()
+        for name, ratio in zip("abc", ratios, strict=True)
+        for algo, bypasses in (
+            ("random", 10 if detector == "catboost" else 5),
+            ("ppo", ratio * (10 if detector == "catboost" else 5)),
+        )
+    ]
+    table = summarise_search(pd.DataFrame(records))["bypasses, times random's"]
+    assert table["catboost, ppo"] == 2
+    assert table["mamba-moe, ppo"] == 4
+
+
+def test_search_attacks_the_hardened_detector_for_as_long_as_was_asked(rows, tmp_path, monkeypatch):
+    X, y = rows
+    np.savez(tmp_path / "good.npz", X=X, y=y)
+    quick = partial(HardeningSettings, generator="background", rounds=0)
+    attacked = []
+
+    class Watched(LatentAnomalyVectorEnv):
+        def __init__(self, n_lanes, scenario):
+            attacked.append(scenario.detector)
+            super().__init__(n_lanes, scenario=scenario)
+
+    monkeypatch.setattr("agents.settings.HardeningSettings", quick)
+    monkeypatch.setattr("envs.vector.LatentAnomalyVectorEnv", Watched)
+    settings = SearchSettings((str(tmp_path),), ("catboost",), (), timesteps=640, workers=1)
+    search(replace(settings, seed=2, out=tmp_path / "out"))
+    (detector,) = attacked
+    assert type(detector).__name__ == "CatBoostDetector"
+    assert detector.training_rows_["synthetic"].any()
+    (file,) = (tmp_path / "out" / "cells" / "catboost").iterdir()
+    assert file.name == "good-unseen-640-2.json"
+    assert [record["queries"] for record in json.loads(file.read_text())] == [640]
+
+
+def test_what_was_not_chosen_is_kept_but_not_returned(tmp_path):
+    settings = GridSettings(("wine",), (), ("full",), (0, 1), workers=1, out=tmp_path)
+    first = {"first": Remembering}
+    run_grid(settings, first)
+    assert len(run_grid(replace(settings, seeds=(1,)), first)) == 1
+    assert (
+        len(run_grid(replace(settings, methods=("second",)), first | {"second": Remembering})) == 2
+    )
+    assert len(run_grid(replace(settings, data=("breast-cancer",)), first)) == 2
+
+
+def test_other_labels_of_the_same_rows_are_refused(tmp_path):
+    X, y = blobs()
+    settings = GridSettings(
+        (str(tmp_path / "mine.npz"),), (), ("full",), (0,), workers=1, out=tmp_path
+    )
+    np.savez(tmp_path / "mine.npz", X=X, y=y)
+    run_grid(settings, {"first": Remembering})
+    np.savez(tmp_path / "mine.npz", X=X, y=np.roll(y, 1))
+    with pytest.raises(InputError, match="other rows called mine"):
+        run_grid(settings, {"first": Remembering})

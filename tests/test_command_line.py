@@ -5,18 +5,29 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from time import sleep
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import blobs
+import torch
+from conftest import Reached, blobs, stop
 
 import detectors
+from agents.comparison import compare
+from agents.hardening import harden
+from agents.report import detection_metrics
+from agents.runs import NEEDED_SETTINGS, write_run
+from agents.settings import HardeningSettings
 from common.errors import InputError, run_command
-from common.files import check_folder
-from train import keep
+from common.files import check_folder, write_json
+from common.weights import save_weights
+from data import Split, Table, load, split
+from detectors.trees import ExtraTreesDetector
+from evaluate import EvaluateConfig, detection, evaluate
+from train import TrainConfig, keep, train
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["--rounds", "1", "--timesteps", "512", "--n-lanes", "16", "--n-background", "100"]
@@ -358,3 +369,79 @@ def test_a_name_that_another_run_takes_in_between_is_passed_over(tmp_path, monke
     answers = iter([False])
     monkeypatch.setattr(Path, "exists", lambda path: next(answers, exists(path)))
     assert keep(tmp_path / "scratch", tmp_path / "run").name == "run-2"
+
+
+def test_seed_and_protocol_of_the_command_line_reach_split_and_loop(tmp_path, monkeypatch):
+    monkeypatch.setattr("agents.hardening.harden", stop)
+    config = TrainConfig(data="breast-cancer", protocol="few", seed=3, out=tmp_path)
+    with pytest.raises(Reached) as reached:
+        train(config)
+    halves = split(load("breast-cancer"), "few", 3)
+    np.testing.assert_array_equal(reached.value.args[0], halves.X_train)
+    np.testing.assert_array_equal(reached.value.args[1], halves.y_train)
+    assert reached.value.args[2:] == (config, 3)
+
+
+def write_figures(folder, **found) -> None:
+    write_json(
+        folder / "config.json", {**dict.fromkeys(NEEDED_SETTINGS, 0), "out": str(folder), **found}
+    )
+    write_json(
+        folder / "metrics.json",
+        {
+            "detection": {},
+            "history": [
+                {"queries": 500, "bypasses": 20, "successes": 1},
+                {"queries": 1500, "bypasses": 60, "successes": 2},
+            ],
+        },
+    )
+    save_weights(folder / "rows.safetensors", {"bank": torch.zeros(7, 2)})
+
+
+def test_compared_runs_are_told_apart_and_their_rounds_are_added_up(tmp_path):
+    folders = [tmp_path / parent / "run" for parent in "ab"]
+    write_figures(folders[0])
+    write_figures(folders[1], seed=1, plugin=["mine"])
+    compared = compare(folders)
+    names = list(map(str, folders))
+    assert compared["settings"] == {
+        "plugin": {names[0]: None, names[1]: ["mine"]},
+        "seed": {names[0]: 0, names[1]: 1},
+    }
+    found = {"queries": 2000, "bypasses": 80, "successes": 3, "bypasses_per_1000": 40, "bank": 7}
+    assert compared["search"] == dict.fromkeys(names, found)
+
+
+def test_a_run_of_another_backend_than_the_envs_is_refused(tmp_path):
+    write_json(
+        tmp_path / "config.json", {**dict.fromkeys(NEEDED_SETTINGS, 0), "detector": "catboost"}
+    )
+    with pytest.raises(InputError, match="hardened catboost, not extra-trees"):
+        evaluate(EvaluateConfig("LatentAnomaly/extra-trees-v0", run=tmp_path))
+
+
+def test_an_attack_on_a_run_plays_as_many_episodes_as_asked(rows, tmp_path, monkeypatch):
+    X, y = rows
+    monkeypatch.setattr("agents.report.TIMING_SECONDS", 0.01)
+    settings = HardeningSettings("extra-trees", "background", rounds=0, n_background=50)
+    hardened = harden(X, y, settings, seed=1)
+    halves = Split(X, y, X[::2].copy(), y[::2].copy())
+    config = {**asdict(settings), "seed": 1}
+    write_run(tmp_path, hardened, halves, Table(X, y, list("abcd"), "blobs"), config, {})
+    first, second = (evaluate(EvaluateConfig(run=tmp_path, episodes=65, seed=s)) for s in (0, 1))
+    assert [measures["episodes"] for measures in first["env"].values()] == [128, 128]
+    assert first["env"]["ppo"] != first["env"]["random"]
+    for algo in ("ppo", "random"):
+        assert first["env"][algo] != second["env"][algo]
+    for when, detector in (("before", hardened.unhardened), ("after", hardened.scenario.detector)):
+        told = first["detection"][f"{when} hardening"]
+        auroc = detection_metrics(detector, halves.X_test, halves.y_test)["auroc"]
+        assert told["auroc"] == auroc
+
+
+def test_without_a_run_the_backend_of_the_env_is_scored(monkeypatch):
+    monkeypatch.setattr("evaluate.DEFAULT_DATA", "wine")
+    monkeypatch.setattr("evaluate.DEFAULT_PROTOCOL", "full")
+    monkeypatch.setattr("agents.report.detection_metrics", lambda detector, X, y: type(detector))
+    assert detection("extra-trees", None) == {"unhardened": ExtraTreesDetector}

@@ -18,11 +18,14 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 import detectors
 from common.errors import InputError
+from data import load, split
+from detectors.trees import ExtraTreesDetector
 from envs import FLAGSHIP, env_id
 from envs.latent_anomaly import LatentAnomalyEnv
 from envs.registration import find_env
 from envs.rewards import Measures, RewardWeights, reward_terms
 from envs.vector import LatentAnomalyVectorEnv
+from generators.background import Background
 from generators.cvae import ConditionalVAE
 
 DATA = {"data": "wine", "protocol": "full"}
@@ -236,3 +239,91 @@ def test_find_env_knows_every_id_and_suggests_near_ones():
         find_env("LatentAnomly-v0")
     with pytest.raises(InputError, match="no_such_module"):
         find_env("no_such_module:LatentAnomaly-v0")
+
+
+def test_settings_reach_the_arithmetic(scenario):
+    settings = {"step_size": 0.2, "horizon": 4, "weights": {"diversity": 3.0}}
+    env = LatentAnomalyEnv(scenario=scenario, **settings)
+    start, _ = env.reset(options={"row": 7})
+    observation, *_, info = env.step(np.array([1, -0.5, 3], np.float32))
+    np.testing.assert_allclose(observation[:3] - start[:3], [0.2, -0.1, 0.2], atol=1e-5)
+    assert observation[-1] == 0.25
+    assert info["reward_terms"]["diversity"] == pytest.approx(3 * info["novelty"])
+    short = LatentAnomalyVectorEnv(9, max_episode_steps=3, scenario=scenario)
+    short.reset(seed=0)
+    ends = [short.step(np.zeros((9, 3), np.float32))[3].any() for _ in range(3)]
+    assert ends == [False, False, True]
+
+
+def test_episodes_start_near_any_training_row(scenario):
+    observations, info = LatentAnomalyVectorEnv(999, scenario=scenario).reset(seed=0)
+    latents = scenario.generator.encode(scenario.X, scenario.y)[info["row"]]
+    assert (observations[:, :3] - latents).std() == pytest.approx(0.3, rel=0.1)
+    assert scenario.y[info["row"]].mean() == pytest.approx(scenario.y.mean(), abs=0.05)
+
+
+def test_candidates_are_decoded_as_anomalies(scenario):
+    env = LatentAnomalyEnv(scenario=scenario)
+    env.reset(options={"row": 7})
+    observation, *_, info = env.step(np.zeros(3, np.float32))
+    decoded = scenario.generator.decode(observation[None, :3], np.ones(1, dtype=int))
+    np.testing.assert_allclose(info["sample"], decoded[0], rtol=1e-4)
+
+
+def test_margin_and_novelty_are_observed_as_info_tells_them(scenario):
+    latents = scenario.generator.encode(scenario.X, scenario.y)
+    bank = scenario.generator.decode(latents, np.ones(len(latents), dtype=int))
+    env = LatentAnomalyEnv(scenario=replace(scenario, bank=bank))
+    env.action_space.seed(0)
+    seen = []
+    for row in range(0, len(scenario.X), 5):
+        env.reset(options={"row": row})
+        observation, *_, info = env.step(env.action_space.sample())
+        seen.append(observation[4:6])
+        told = np.clip(info["margin"], -1, 5), info["novelty"]
+        np.testing.assert_allclose(observation[4:6], told, atol=1e-6)
+    assert (np.min(seen, axis=0) < [0, 0.9]).all()
+
+
+def test_data_and_parts_are_those_that_were_asked_for():
+    for name in ("extra-trees", "forest"):
+        core = gym.make(env_id(name), **DATA).unwrapped.core
+        assert type(core.detector) is type(detectors.make(name))
+    parts = {"detector": "extra-trees", "generator": "background"}
+    core = LatentAnomalyEnv(data="breast-cancer", protocol="few", seed=1, **parts).core
+    halves = split(load("breast-cancer"), "few", 1)
+    np.testing.assert_array_equal(core.scenario.X, halves.X_train)
+    np.testing.assert_array_equal(core.scenario.y, halves.y_train)
+    assert isinstance(core.generator, Background)
+
+
+@pytest.mark.parametrize("last", [0, 5000])
+def test_novelty_counts_old_and_late_finds_of_a_large_bank(scenario, last):
+    env = LatentAnomalyEnv(scenario=scenario)
+    env.reset(seed=0)
+    row = env.step(np.zeros(3, np.float32))[4]["sample"]
+    env.core.remember(np.insert(np.full((5000, len(row)), 99.0), last, row, axis=0))
+    assert env.step(np.zeros(3, np.float32))[4]["novelty"] < 0.05
+
+
+def test_a_new_detector_scores_the_candidates_at_once(scenario):
+    core = LatentAnomalyEnv(scenario=scenario).core
+    core.replace_detector(ExtraTreesDetector(20).fit(scenario.X, scenario.y))
+    outcome = core.step(np.zeros((1, core.latent_dim)))
+    assert float(outcome.terms["bypass"]) == pytest.approx(0, abs=1e-4)
+
+
+def test_new_finds_are_known_at_once(scenario):
+    env = LatentAnomalyEnv(scenario=scenario)
+    assert env.reset(seed=0)[0][5] == 1
+    env.core.remember(env.core.samples.copy())
+    assert env.core.observe()[0, 5] < 0.05
+
+
+def test_a_new_generator_gives_the_starts(scenario):
+    env = LatentAnomalyEnv(scenario=scenario)
+    generator = ConditionalVAE(latent_dim=3, steps=20, random_state=1).fit(scenario.X, scenario.y)
+    env.core.replace_generator(generator)
+    observation, _ = env.reset(options={"row": 7})
+    latent = generator.encode(scenario.X[7:8], scenario.y[7:8])[0]
+    np.testing.assert_allclose(observation[:3], latent, atol=1e-4)

@@ -14,9 +14,11 @@ from agents.settings import HardeningSettings
 from common.errors import InputError
 from detectors.mamba_moe import MambaMoEDetector
 from detectors.replay import replay_set
+from detectors.trees import ExtraTreesDetector
 from envs.latent_anomaly import LatentAnomalyEnv
 from envs.retrain import DetectorRetrainWrapper, VectorDetectorRetrainWrapper
 from envs.vector import LatentAnomalyVectorEnv
+from generators.background import Background
 
 QUICK = HardeningSettings(
     generator="background", rounds=2, timesteps=512, n_lanes=16, n_background=200
@@ -219,3 +221,88 @@ def test_replay_set_keeps_the_weight_of_the_classes(rows, share):
 def test_vector_wrapper_refuses_a_vector_of_single_envs(scenario):
     with pytest.raises(InputError, match="make_vec"):
         VectorDetectorRetrainWrapper(SyncVectorEnv([lambda: LatentAnomalyEnv(scenario=scenario)]))
+
+
+def bank_share(detector) -> float:
+    """Share of the anomalies' weight that synthetic rows had in a detector's training."""
+    rows = detector.training_rows_
+    weight = rows["weight"]
+    return weight[rows["synthetic"]].sum() / weight[rows["y"] == 1].sum()
+
+
+def test_the_loop_keeps_to_its_settings(rows, monkeypatch):
+    refreshed, told = [], []
+
+    def refresh(generator, X, y):
+        refreshed.append((X, y))
+        return generator
+
+    monkeypatch.setattr(Background, "partial_fit", refresh)
+    settings = HardeningSettings(
+        "extra-trees",
+        "background",
+        "random",
+        rounds=2,
+        timesteps=495,
+        top_l=3,
+        n_background=50,
+        synthetic_weight=0.3,
+        n_lanes=10,
+    )
+    hardened = harden(*rows, settings, 0, on_round=told.append)
+    assert told == hardened.history
+    assert [record["queries"] for record in told] == [500, 500]
+    assert [record["added"] for record in told] == [3, 3]
+    (X, y), bank = refreshed[0], hardened.scenario.bank
+    np.testing.assert_array_equal(X, np.concatenate([rows[0], bank[:53]]))
+    np.testing.assert_array_equal(y, np.r_[rows[1], np.ones(53)])
+    (core,) = set(hardened.agent.env.get_attr("core"))
+    first, final = core.scenario.detector, hardened.scenario.detector
+    stages = hardened.unhardened, first, core.detector, final
+    assert [d.training_rows_["synthetic"].sum() for d in stages] == [0, 50, 53, 56]
+    assert [bank_share(d) for d in stages] == pytest.approx([0, 0.3, 0.3, 0.3])
+    assert final.seed_ == hardened.unhardened.seed_
+
+
+def test_a_retraining_replays_real_rows_and_the_whole_bank(scenario):
+    forest = ExtraTreesDetector(20).fit(scenario.X, scenario.y)
+    old = np.full((2, 4), 99.0)
+    known = replace(scenario, detector=forest, bank=old, synthetic_weight=0.3)
+    env = DetectorRetrainWrapper(LatentAnomalyEnv(scenario=known))
+    play(env, 0, lambda: len(env.core.bank) > 2)
+    rows = env.core.detector.training_rows_
+    synthetic, weight = rows["synthetic"], rows["weight"]
+    np.testing.assert_array_equal(env.core.bank[:2], old)
+    np.testing.assert_array_equal(rows["X"][synthetic], env.core.bank)
+    np.testing.assert_array_equal(rows["X"][~synthetic], scenario.X)
+    assert weight[synthetic].sum() == pytest.approx(0.3 * weight[rows["y"] == 1].sum())
+
+
+def test_a_seeded_reset_forgets_what_awaits_a_retraining(scenario):
+    single = DetectorRetrainWrapper(LatentAnomalyEnv(scenario=scenario), retrain_every=9)
+    lanes = VectorDetectorRetrainWrapper(LatentAnomalyVectorEnv(16, scenario=scenario), 9)
+    for env in (single, lanes):
+        play(env, 0, lambda env=env: len(env.found) > 0)
+        env.reset(seed=0)
+        assert len(env.found) == 0
+
+
+def test_observations_after_a_retraining_are_of_the_new_detector(scenario):
+    env = VectorDetectorRetrainWrapper(LatentAnomalyVectorEnv(16, scenario=scenario), 1)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    while not len(env.core.bank):
+        observations = env.step(env.action_space.sample())[0]
+    scores = env.core.detector.decision_function(env.core.samples)
+    np.testing.assert_allclose(observations[:, 3], np.clip(scores / 4, -5, 5), atol=1e-4)
+
+
+def test_returns_are_those_of_each_episode(scenario):
+    env = VectorDetectorRetrainWrapper(LatentAnomalyVectorEnv(16, scenario=scenario), None)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    returns = np.zeros(16)
+    for _ in range(20):
+        _, rewards, terminated, truncated, _ = env.step(env.action_space.sample())
+        returns = np.where(terminated | truncated, 0, returns + rewards)
+        np.testing.assert_allclose(env.returns, returns)

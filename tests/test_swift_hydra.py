@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import blobs
+from conftest import Reached, blobs, stop
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 
@@ -107,3 +107,11 @@ def test_contamination_out_of_range_is_refused_before_hardening(rows, contaminat
         SwiftHydra(contamination=contamination).fit(*rows)
     with pytest.raises(InputError, match="contamination is"):
         detectors.make("mamba-moe", contamination=contamination).fit(*rows)
+
+
+def test_settings_of_the_estimator_reach_the_loop(rows, monkeypatch):
+    monkeypatch.setattr("swift_hydra.harden", stop)
+    with pytest.raises(Reached) as reached:
+        SwiftHydra("catboost", "background", "a2c", 2, 64, 0.3, random_state=5).fit(*rows)
+    settings = HardeningSettings("catboost", "background", "a2c", 2, 64, synthetic_weight=0.3)
+    assert reached.value.args[2:4] == (settings, 5)

@@ -171,3 +171,24 @@ def test_actions_of_another_shape_are_refused(scenario):
     for one, actions in ((env, np.ones(1)), (env, np.ones((1, 3))), (lanes, np.ones(3))):
         with pytest.raises(InputError, match="give 3 numbers for each"):
             one.step(actions.astype(np.float32))
+
+
+def test_sb3_episodes_begin_anew_with_a_reset_and_end_with_their_own_observation(scenario):
+    env = SB3VecEnv(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+    plain = LatentAnomalyVectorEnv(N_LANES, scenario=scenario)
+    zeros = np.zeros((N_LANES, 3), np.float32)
+    env.reset()
+    env.step(zeros)
+    env.seed(0)
+    env.reset()
+    plain.reset(seed=0)
+    total, length = np.zeros((2, N_LANES))
+    for _ in range(16):
+        _, rewards, done, infos = env.step(zeros)
+        final = plain.step(zeros)[4].get("final_obs")
+        total, length = total + rewards, length + 1
+        for lane in np.flatnonzero(done):
+            np.testing.assert_array_equal(infos[lane]["terminal_observation"], final[lane])
+            told = {"r": pytest.approx(total[lane], abs=1e-3), "l": length[lane]}
+            assert infos[lane]["episode"] == told
+            total[lane] = length[lane] = 0
