@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from common.errors import InputError
+
 RandomState = int | np.random.RandomState | None  # what scikit-learn takes as `random_state`
 
 
@@ -24,8 +26,14 @@ def torch_seed(seed: int) -> Iterator[torch.Generator]:
 
 
 def as_seed(random_state: RandomState) -> int:
-    """Return an integer itself; otherwise draw a seed, from a `RandomState` or from NumPy's own."""
+    """Return an integer itself; otherwise draw a seed, from a `RandomState` or from NumPy's own.
+
+    Raises:
+        InputError: the integer is negative.
+    """
     if isinstance(random_state, Integral):
+        if random_state < 0:
+            raise InputError(f"random_state is {random_state}; give at least 0.")
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
 

@@ -30,7 +30,8 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
     Attributes after `fit`: `classes_` (the two labels), `n_features_in_`, `feature_names_in_` where
     the rows were a data frame, `threshold_`, and as in PyOD `decision_scores_` and `labels_`, the
     scores of the training rows and whether they exceed `threshold_`. After `load` the labels are 0
-    and 1, and the names are not known.
+    and 1, the names are not known, and the training rows' scores are there only where they are
+    fitted again.
 
     Every backend takes `random_state`, of which training takes the integer `seed_`. `trainable` is
     False where a backend can be queried but not retrained.

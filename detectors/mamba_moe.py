@@ -129,6 +129,8 @@ class MambaMoEDetector(Detector):
         check_contamination(self.contamination)
         check_at_least(self, top_k=1, depth=1, n_tokens=1, n_bins=1, steps=1)
         check_at_least(self, n_trees=1, n_hardened_trees=1)
+        if self.n_experts is not None:
+            check_at_least(self, n_experts=1)
 
     def _build(self) -> Mixture:
         device = find_device(self.device)

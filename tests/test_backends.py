@@ -13,9 +13,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from skl2onnx import to_onnx
+from sklearn.base import BaseEstimator
 from sklearn.datasets import load_wine
 from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
-from sklearn.linear_model import LinearRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import StandardScaler
@@ -114,6 +115,34 @@ class Unseeded(Sound):
         self.center = self.center + np.random.default_rng().standard_normal(X.shape[1])
 
 
+class Stubborn:
+    """Scores by what it knew from the start."""
+
+    def fit(self, X, y):
+        pass
+
+    def decision_function(self, X):
+        return X.sum(axis=1)
+
+
+class Forgetful(ExtraTreesDetector):
+    shift = 0.0
+
+    def _log_odds(self, X):
+        return super()._log_odds(X) + self.shift
+
+    @classmethod
+    def load(cls, folder):
+        loaded = super().load(folder)
+        loaded.shift = 1.0
+        return loaded
+
+
+class Imputes(ExtraTreesDetector):
+    def decision_function(self, X):
+        return super().decision_function(np.nan_to_num(X))
+
+
 class Broken(Sound):
     def fit(self, X, y):
         raise RuntimeError("out of order")
@@ -142,6 +171,9 @@ class Global(ExtraTreesDetector):
         (ByBatch, "other rows of the batch"),
         (Writes, "must not write"),
         (Unseeded, "random_state"),
+        (Stubborn, "must come to score above"),
+        (Forgetful, "must score as before"),
+        (Imputes, "refuse rows with NaN"),
         (Broken, "out of order"),
     ],
 )
@@ -474,3 +506,61 @@ def test_plugin_module_registers_on_import(tmp_path):
     assert done.returncode == 0, done.stderr
     with pytest.raises(InputError, match="no_such_plugin"):
         load_plugins(["no_such_plugin"])
+
+
+def test_foreign_class_gets_weights_and_columns_in_units_of_the_real_rows(rows):
+    X, y, weight, synthetic = replay_set(*rows, rows[0] + 50, 0.3)
+    detector = detectors.make("sklearn:linear_model.LogisticRegression")
+    detector.fit(X, y, weight, synthetic)
+    scaled = StandardScaler().fit(rows[0]).transform(X)
+    own = LogisticRegression().fit(scaled, y, sample_weight=weight)
+    np.testing.assert_array_equal(detector.estimator_.coef_, own.coef_)
+
+
+def test_hardened_outlier_detectors_trees_learn_by_weight(rows):
+    X, y, weight, synthetic = replay_set(*rows, rows[0] + 4, 0.3)
+    probes = np.random.default_rng(0).uniform(-4, 6, (300, 4))
+    scores = []
+    for bank_weight in (1e-6, 1.0):
+        weight[synthetic] = bank_weight
+        detector = detectors.make("pyod:KNN").fit(X, y, weight, synthetic)
+        scores.append(detector.decision_function(probes))
+    assert np.mean(scores[1] - scores[0]) > 0.1
+
+
+def test_registered_arguments_are_passed_on_and_overridden(rows):
+    detectors.register("small", "sklearn.ensemble:ExtraTreesClassifier", {"n_estimators": 3})
+    assert len(detectors.make("small").fit(*rows).estimator_) == 3
+    assert len(detectors.make("small", n_estimators=5).fit(*rows).estimator_) == 5
+    assert detectors.make("mamba").d_model == 64
+    assert detectors.make("mamba", d_model=32).d_model == 32
+
+
+def test_training_rows_do_not_count_as_their_own_neighbours_in_an_adapted_score(rows):
+    X, y = rows
+    detector = detectors.make("pyod:KNN", n_neighbors=1).fit(X, y)
+    own = detector.estimator_.decision_scores_
+    assert detector.score_.unit == pytest.approx(own.std(), rel=0.3)
+
+
+class Draws(BaseEstimator):
+    """Draws from NumPy's global generator, as many a library does."""
+
+    def fit(self, X, y):
+        self.direction = np.random.standard_normal(X.shape[1])  # noqa: NPY002
+        return self
+
+    def decision_function(self, X):
+        return X @ self.direction
+
+
+def test_class_that_draws_from_the_global_generator_is_seeded_and_leaves_it(rows):
+    detectors.register("draws", f"{__name__}:Draws")
+    before = str(np.random.get_state(legacy=False))  # noqa: NPY002
+    one, two, other = (
+        detectors.make("draws", random_state=seed).fit(*rows).decision_function(rows[0])
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, other)
+    assert str(np.random.get_state(legacy=False)) == before  # noqa: NPY002

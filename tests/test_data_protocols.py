@@ -303,3 +303,34 @@ def test_adbench_sets_split(monkeypatch, name, protocol):
     rows = np.concatenate([split.X_train, split.X_test])
     assert len(np.unique(rows, axis=0)) == len(rows) <= 10_000
     assert set(split.y_train) == set(split.y_test) == {0, 1}
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_rows_that_are_kept_come_from_the_whole_table(label):
+    y = np.repeat([0, 1], [18_000, 6_000])
+    X = np.arange(len(y), dtype=float)[:, None]
+    split = data.split(Table(X, y, ["a"], "made"), "full", 0)
+    rows = np.concatenate([split.X_train, split.X_test])
+    labels = np.append(split.y_train, split.y_test)
+    assert rows[labels == label].mean() == pytest.approx(X[y == label].mean(), rel=0.02)
+
+
+def test_the_five_labels_are_drawn_from_all_training_anomalies():
+    y = np.repeat([0, 1], [100, 100])
+    table = Table(np.arange(200.0)[:, None], y, ["a"], "made")
+    splits = [data.split(table, "few", seed) for seed in range(20)]
+    labelled = np.concatenate([split.X_train[split.y_train == 1] for split in splits])
+    assert labelled.mean() == pytest.approx(150, abs=15)
+
+
+def test_clusters_are_measured_in_units_of_the_training_rows():
+    rng, y = np.random.default_rng(0), np.repeat([0, 1], [200, 80])
+    X = rng.standard_normal((280, 2))
+    X[200:240, 0] += 20
+    X[240:, 1] += 20
+    first = data.split(Table(X, y, ["a", "b"], "made"), "unseen", 0)
+    far = X.copy()
+    in_test = (X[:, None] == first.X_test[first.y_test == 0]).all(axis=2).any(axis=1)
+    far[in_test, 0] *= 1e4
+    again = data.split(Table(far, y, ["a", "b"], "made"), "unseen", 0)
+    np.testing.assert_array_equal(again.X_train, first.X_train)

@@ -1,5 +1,6 @@
 """Every backend keeps the detector's contract, and the flagship learns in all its parts."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -21,13 +22,15 @@ from common.files import read_json, write_json
 from common.randomness import torch_seed
 from detectors.base import sqrt_balanced_weights
 from detectors.mamba_moe import MambaMoEDetector, suggest_n_experts
-from detectors.memory import Memory
+from detectors.memory import Memory, synthetic_trust, trust
+from detectors.mixture import HARDENED, REAL
 from detectors.neighbour_expert import NeighbourExpert, opinions_of_known
 from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.remembered import RememberedRows
 from detectors.replay import replay_set
 from detectors.router import NoisyTopKRouter
 from detectors.tree_expert import TreeExperts, make_booster
+from detectors.trees import CatBoostDetector, ExtraTreesDetector
 
 ROOT = Path(__file__).parent.parent
 QUICK = {
@@ -583,3 +586,167 @@ def test_settings_are_plain_json(fitted, tmp_path):
     fitted["mamba-moe"].save(tmp_path)
     settings_ = json.loads((tmp_path / "settings.json").read_text())
     assert settings_["params"]["steps"] == 60
+
+
+@pytest.fixture(scope="module")
+def training(rows):
+    """A network in training, with encoded normal, known and synthetic rows."""
+    X, y = rows
+    network = MambaMoEDetector(n_experts=1, steps=1, n_trees=2).fit(X, y).network_.train()
+    parts = [network.encoding.scaler(part) for part in (X[:30], X[-30:], X[-30:] - 5, X[-30:] + 5)]
+    return network, [network.encoding(part, network.compare(part)) for part in parts]
+
+
+def test_synthetic_rows_teach_the_second_head_alone_and_as_anomalies(training):
+    network, (normal, known, *synthetic) = training
+    slopes, push = [], []
+    for batch, ratio in ((synthetic[0], 0.5), (synthetic[1], 0.5), (synthetic[0], 0.0)):
+        network.zero_grad()
+        network.loss([normal, known, batch], ratio, torch.Generator().manual_seed(0)).backward()
+        slopes.append(network.experts[0].head.weight.grad.clone())
+        push.append(network.experts[0].head.bias.grad[HARDENED].item())
+    torch.testing.assert_close(slopes[0][REAL], slopes[1][REAL])
+    assert not torch.allclose(slopes[0][HARDENED], slopes[1][HARDENED])
+    assert push[0] < push[2]
+
+
+def test_synthetic_rows_count_by_their_weight_and_the_root_of_the_trust(training):
+    network, (normal, known, synthetic, _) = training
+
+    def loss(ratio, trust):
+        network.memory.trust.fill_(trust)
+        with torch.no_grad():
+            batches = [normal, known, synthetic]
+            return network.loss(batches, ratio, torch.Generator().manual_seed(0))
+
+    share = loss(1, 1) - loss(0, 1)
+    assert share > 0
+    torch.testing.assert_close(loss(0.5, 1) - loss(0, 1), share / 2)
+    torch.testing.assert_close(loss(1, 0.25) - loss(0, 1), share / 2)
+
+
+def test_trees_of_more_rows_and_novelty_of_more_trust_weigh_more(training):
+    network = copy.deepcopy(training[0])
+    network.memory.trust.fill_(0.5)
+
+    def weights(n_rows, hardened):
+        network.weigh(n_rows, hardened)
+        return network.weight.tolist()
+
+    few, many = weights(50, True), weights(5000, True)
+    assert few[2] < 0.5 < 3 < many[2]
+    assert few[:2] + few[3:] == many[:2] + many[3:]
+    assert weights(50, False) == [*few[:4], 0, 0]
+
+
+def test_settings_reach_the_network(rows):
+    sizes = {"n_experts": 3, "top_k": 2, "d_model": 24, "depth": 2, "n_tokens": 4, "n_bins": 5}
+    trees = {"n_trees": 7, "n_hardened_trees": 4}
+    network = MambaMoEDetector(steps=1, **sizes, **trees).fit(*rows).network_
+    assert (len(network.experts), network.router.top_k) == (3, 2)
+    assert [len(expert.blocks) for expert in network.experts] == [2, 2, 2]
+    assert network.tokenizer.out_features == 4 * 24
+    assert network.encoding.edges.shape == (4, 5 + 1)
+    assert network.trees.ends == [0, 7, 7 + 4]
+
+
+def test_more_experts_a_row_than_there_are_means_all(rows):
+    detector = MambaMoEDetector(n_experts=2, top_k=5, steps=2, n_trees=2).fit(*rows)
+    assert detector.network_.router.top_k == 2
+
+
+def test_rate_and_steps_of_learning_are_taken(rows):
+    def weights(**settings):
+        detector = MambaMoEDetector(n_experts=1, n_trees=1, **settings).fit(*rows)
+        return detector.network_.experts[0].head.weight
+
+    slow, fast, longer = weights(steps=5), weights(steps=5, learning_rate=0.03), weights(steps=6)
+    assert not torch.allclose(slow, fast, atol=1e-3)
+    assert not torch.equal(slow, longer)
+
+
+def test_no_training_row_is_measured_against_itself():
+    """Neither for its own score nor in what trees and Mamba experts learn from."""
+    rng, y = np.random.default_rng(0), np.repeat([0, 1], [200, 20])
+    X = rng.standard_normal((220, 60))
+    detector = MambaMoEDetector(steps=5).fit(X, y)
+    seen_again = detector.decision_function(X)
+    assert detector.decision_scores_[y == 0].mean() > seen_again[y == 0].mean() + 0.1
+    assert detector.decision_scores_[y == 1].mean() < seen_again[y == 1].mean() / 2
+
+
+def test_weights_count_in_every_member():
+    """Two kinds of anomalies, of which one hardly weighs anything."""
+    rng, y = np.random.default_rng(0), np.repeat([0, 1, 1], [200, 20, 20])
+    X = rng.standard_normal((240, 3))
+    X[200:220, 0] += 5
+    X[220:, 1] += 5
+    weight = np.where(np.arange(240) < 220, sqrt_balanced_weights(y), 1e-4)
+    network = MambaMoEDetector().fit(X, y, weight).network_
+    with torch.no_grad():
+        opinions = network.opinions(*network.measure(torch.from_numpy(X)))
+    for member in (0, 2):
+        assert opinions[200:220, member].mean() > opinions[220:, member].mean() + 1
+
+
+def test_trust_grows_with_novelty_and_with_the_number_of_known_anomalies():
+    normal = torch.arange(100.0)
+    few, many = torch.full((10,), 1000.0), torch.full((90,), 1000.0)
+    assert trust(normal, few) == pytest.approx(10 / 20)
+    assert trust(normal, many) == pytest.approx(90 / 100)
+    assert trust(normal, torch.full((10,), 74.5)) == pytest.approx(0.5**2 / 2)
+    assert trust(normal, -few) == 0
+
+
+@pytest.mark.parametrize("make", [ExtraTreesDetector, CatBoostDetector])
+def test_trees_mix_both_classifiers_by_the_trust(make, rows):
+    X, y = rows
+    detector = make(20).fit(*replay_set(X, y, X[y == 1] - 6, 0.5))
+    share = 4 * synthetic_trust(X, y, 0)
+    real, every = (detector.ask(part, X) for part in (detector.of_real_, detector.of_all_))
+    expected = (real + share * every) / (1 + share)
+    np.testing.assert_allclose(detector.decision_function(X), expected)
+
+
+def test_bins_are_the_quantile_map_and_full_or_empty_beyond_the_rows():
+    X = np.exp(2 * np.random.default_rng(0).standard_normal((400, 1)))
+    encoding = PiecewiseLinearEncoding(1, 4).fit(X)
+    filled = encoding.bins(encoding.scaler(X)).mean(dim=1)
+    quarters = np.linspace(0, 1, 5)
+    np.testing.assert_allclose(np.quantile(filled, quarters), quarters, atol=1e-3)
+    beyond = encoding.bins(encoding.scaler([[-1e6], [1e6]]))
+    assert beyond[:, :, 0].tolist() == [[0.0] * 4, [1.0] * 4]
+
+
+def test_gates_weigh_the_experts_errors(rows):
+    X, y = rows
+    network = MambaMoEDetector(n_experts=2, top_k=2, steps=1, n_trees=2).fit(X, y).network_.train()
+    parts = [network.encoding.scaler(part) for part in (X[:30], X[-30:])]
+    batches = [network.encoding(part, network.compare(part)) for part in parts]
+    torch.nn.init.constant_(network.router.noise.bias, -50)
+    torch.nn.init.zeros_(network.router.gate.weight)
+    with torch.no_grad():
+        network.router.gate.bias.copy_(torch.tensor([20.0, 0.0]))
+    network.zero_grad()
+    network.loss(batches, 0.0, torch.Generator().manual_seed(0)).backward()
+    first, second = (expert.head.weight.grad.abs().sum() for expert in network.experts)
+    assert second < 1e-3 * first
+
+
+def test_rows_far_out_score_finitely(rows):
+    X, y = rows
+    X = X * 1e-3
+    detector = MambaMoEDetector(steps=3, n_trees=5).fit(X, y)
+    assert np.isfinite(detector.decision_function(np.full((1, 4), 3e38))).all()
+
+
+@pytest.mark.parametrize("setting", ["top_k", "depth", "n_bins", "steps", "n_trees", "n_experts"])
+def test_settings_of_the_flagship_out_of_range_are_refused(rows, setting):
+    with pytest.raises(InputError, match=f"{setting} is 0; give at least 1"):
+        MambaMoEDetector(**{setting: 0}).fit(*rows)
+
+
+@pytest.mark.parametrize("id", BACKENDS)
+def test_negative_seed_is_refused(rows, id):
+    with pytest.raises(InputError, match="random_state is -1; give at least 0"):
+        detectors.make(id, random_state=-1).fit(*rows)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import detectors
 import generators
 from common.errors import InputError
 from common.scaling import RowScaler
@@ -263,3 +264,92 @@ def test_nearest_distance_is_euclidean():
     rng = np.random.default_rng(0)
     a, b = (torch.from_numpy(rng.standard_normal((n, 3))) for n in (20, 30))
     torch.testing.assert_close(nearest_distance(a, b), torch.cdist(a, b).amin(dim=1))
+
+
+def test_background_corrupts_normal_rows_in_three_ways_at_several_scales():
+    """Normal rows are all 0 or all 1 here, and what is kept of them is seen."""
+    y = np.repeat([0, 1], [300, 100])
+    X = np.repeat(np.arange(300)[:, None] % 2, 20, axis=1).astype(float)
+    X = np.concatenate([X, 5.5 * np.random.default_rng(0).standard_normal((100, 20))])
+    generator = generators.make("background").fit(X, y)
+    drawn = generator.sample(3000, np.random.default_rng(0))
+    kept = np.isclose(drawn, 0, atol=1e-5) | np.isclose(drawn, 1, atol=1e-5)
+    shuffled, noisy = kept.all(axis=1), ~kept.any(axis=1)
+    assert shuffled.mean() == pytest.approx(1 / 3, abs=0.04)
+    assert noisy.mean() == pytest.approx(1 / 3, abs=0.04)
+    assert (np.ptp(drawn[shuffled], axis=1) > 0.5).mean() > 0.7
+    scaled = [generator.scaler(rows).numpy() for rows in (drawn[noisy], X[:2])]
+    noise = np.sqrt(np.square(scaled[0][:, None] - scaled[1]).mean(axis=2)).min(axis=1)
+    assert np.quantile(noise, [0.05, 0.95]) == pytest.approx([0.1, 2], rel=0.3)
+
+
+def test_cvae_draws_anomalies(rows):
+    X, y = rows
+    X = X + 6 * y[:, None]
+    generator = generators.make("cvae", latent_dim=3, steps=300).fit(X, y)
+    drawn = generator.sample(300, np.random.default_rng(0))
+    assert drawn.mean() == pytest.approx(X[y == 1].mean(), abs=1.5)
+
+
+def test_cvae_learns_from_rare_anomalies():
+    rng, y = np.random.default_rng(0), np.repeat([0, 1], [2000, 5])
+    X = rng.standard_normal((2005, 4)) + 8 * y[:, None]
+    generator = generators.make("cvae", latent_dim=3, steps=150).fit(X, y)
+    assert generator.sample(200, rng).mean() > 2
+
+
+def test_cvae_encodes_by_the_label_and_as_tightly_as_beta_says(rows):
+    X, y = rows
+    loose, tight = (
+        generators.make("cvae", latent_dim=3, steps=150, beta=beta).fit(X, y) for beta in (0.1, 20)
+    )
+    assert not np.allclose(loose.encode(X, y), loose.encode(X, 1 - y), atol=0.05)
+    assert np.abs(loose.encode(X, y)).mean() > 2 * np.abs(tight.encode(X, y)).mean()
+
+
+def test_cvaes_latents_spread_as_its_prior(rows):
+    """Means and noise of the posterior together; the env perturbs and the agent starts there."""
+    X, y = rows
+    generator = generators.make("cvae", latent_dim=3, steps=300).fit(X, y)
+    with torch.no_grad():
+        mean, log_variance = generator.posterior(generator.scaler(X), torch.from_numpy(y).float())
+    spread = (mean.var(dim=0) + log_variance.exp().mean(dim=0)).sqrt()
+    assert ((spread > 0.6) & (spread < 1.6)).all()
+    assert 0.05 < log_variance.exp().mean() < 0.5
+
+
+@pytest.mark.parametrize("id", QUICK)
+def test_loaded_generator_goes_on_as_the_saved_one_would(rows, id, tmp_path):
+    settings = QUICK[id] | ({"steps": 90, "beta": 2.0} if id == "cvae" else {})
+    generator = generators.make(id, random_state=3, **settings).fit(*rows)
+    generator.save(tmp_path)
+    loaded = generators.registry.load(id).load(tmp_path)
+    z, y = np.ones((1, generator.latent_dim)), np.ones(1)
+    goes_on, saved = (g.partial_fit(*rows).decode(z, y) for g in (loaded, generator))
+    np.testing.assert_array_equal(goes_on, saved)
+
+
+def test_one_wild_value_leaves_the_scale_of_a_column_as_it_was():
+    X = np.random.default_rng(0).standard_normal((500, 1))
+    X[0] = 1e6
+    scaled = RowScaler(1).fit(X)(X)[1:]
+    assert scaled.std() == pytest.approx(1, abs=0.1)
+    assert scaled.mean() == pytest.approx(0, abs=0.1)
+
+
+def test_column_that_varies_in_a_few_rows_only_is_scaled_by_them():
+    X = np.zeros((500, 1))
+    X[:3] = 1e-9
+    assert RowScaler(1).fit(X)(X)[0] > 2
+
+
+@pytest.mark.parametrize("make", [generators.make, detectors.make])
+def test_torchs_global_generator_is_untouched(rows, make):
+    before = torch.get_rng_state()
+    make("cvae" if make is generators.make else "mamba-moe", steps=3).fit(*rows)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_gate_refers_to_normal_rows_of_the_whole_table():
+    X = np.sort(np.random.default_rng(0).uniform(0, 100, 6000))[:, None]
+    assert make_gate(X, np.zeros(6000, int)).feasible(X).mean() < 0.1
