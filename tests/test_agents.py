@@ -372,13 +372,18 @@ def test_every_algorithm_of_both_libraries_that_acts_in_a_box_is_in_the_table():
 def test_a_run_is_played_on_as_it_was_hardened(tmp_path):
     """There are more normal rows than the gate refers to, so that its choice matters."""
     X, y = blobs(n_normal=2500)
-    settings = HardeningSettings("extra-trees", rounds=0, n_background=50, synthetic_weight=0.3)
+    settings = HardeningSettings(
+        "extra-trees", "background", rounds=0, n_background=50, synthetic_weight=0.3
+    )
     hardened = harden(X, y, settings, seed=1)
     table = Table(X, y, [f"x{i}" for i in range(X.shape[1])], "blobs")
     halves = Split(X, y, X[:9].copy(), y[:9].copy())
     write_run(tmp_path, hardened, halves, table, {**asdict(settings), "seed": 1}, {})
     loaded, scaled = load_scenario(str(tmp_path)), hardened.scenario.gate.scaler(X)
     assert loaded.synthetic_weight == 0.3
+    assert loaded.detector.training_rows_["synthetic"].sum() == 50
+    np.testing.assert_array_equal(loaded.X, X)
+    np.testing.assert_array_equal(loaded.y, y)
     np.testing.assert_array_equal(loaded.bank, hardened.scenario.bank)
     assert torch.equal(loaded.gate.margin(scaled), hardened.scenario.gate.margin(scaled))
 
@@ -470,16 +475,3 @@ def test_measures_of_an_attack_agree_with_figures_worked_out_by_hand(scenario):
         "diversity": None,
         "feasibility_rate": 0.5,
     }
-
-
-def test_a_run_is_attacked_as_it_was_hardened(tmp_path):
-    X, y = blobs()
-    settings = HardeningSettings("extra-trees", "background", rounds=0, n_background=50)
-    hardened = harden(X, y, settings, seed=1)
-    table = Table(X, y, [f"x{i}" for i in range(X.shape[1])], "blobs")
-    halves = Split(X, y, X[:9].copy(), y[:9].copy())
-    write_run(tmp_path, hardened, halves, table, {**asdict(settings), "seed": 1}, {})
-    loaded = load_scenario(str(tmp_path))
-    assert loaded.detector.training_rows_["synthetic"].sum() == 50
-    np.testing.assert_array_equal(loaded.X, X)
-    np.testing.assert_array_equal(loaded.y, y)
