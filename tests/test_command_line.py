@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import Reached, blobs, stop
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import detectors
 from agents.comparison import compare
@@ -79,10 +80,16 @@ def test_run_folder_holds_everything(run):
         "policy/agent.json",
         "policy/policy.safetensors",
     }
-    assert any(name.startswith("tensorboard/") for name in files)
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    history = json.loads((run / "metrics.json").read_text())["history"]
+    assert [event.value for event in events.Scalars("round/queries")] == [
+        record["queries"] for record in history
+    ]
     assert not any(name.endswith((".pkl", ".zip", ".pt")) for name in files)
     assert "-mine-ppo-0" in run.name
-    assert "train.py" in (run / "command.txt").read_text()
+    told = (run / "command.txt").read_text()
+    assert "train.py" in told
+    assert "--timesteps 512" in told
     bank = pd.read_parquet(run / "bank.parquet")
     assert list(bank.columns) == ["a", "b", "c", "d"]
     metrics = json.loads((run / "metrics.json").read_text())

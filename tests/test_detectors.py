@@ -750,3 +750,18 @@ def test_settings_of_the_flagship_out_of_range_are_refused(rows, setting):
 def test_negative_seed_is_refused(rows, id):
     with pytest.raises(InputError, match="random_state is -1; give at least 0"):
         detectors.make(id, random_state=-1).fit(*rows)
+
+
+def test_opinions_are_combined_by_a_noisy_or(training):
+    """Each weighs its log-probability that the row is normal, 1/2 at one deviation."""
+    network = copy.deepcopy(training[0])
+    center, spread = torch.linspace(-1, 1, 6), torch.linspace(0.5, 2, 6)
+    weight = torch.tensor([0.5, 4.0, 0.0, 1.0, 2.0, 3.0])
+    for name, values in (("center", center), ("spread", spread), ("weight", weight)):
+        getattr(network, name).copy_(values)
+    network.offset.fill_(0.25)
+    opinions = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
+    says_normal = torch.sigmoid(1 - (opinions - center) / spread).double()
+    normal = (says_normal**weight).prod(dim=1)
+    expected = torch.log((1 - normal) / normal) - 0.25
+    torch.testing.assert_close(network.combine(opinions).double(), expected, atol=1e-4, rtol=1e-4)

@@ -115,3 +115,7 @@ def test_settings_of_the_estimator_reach_the_loop(rows, monkeypatch):
         SwiftHydra("catboost", "background", "a2c", 2, 64, 0.3, random_state=5).fit(*rows)
     settings = HardeningSettings("catboost", "background", "a2c", 2, 64, synthetic_weight=0.3)
     assert reached.value.args[2:4] == (settings, 5)
+
+
+def test_device_of_the_settings_is_that_of_the_flagship():
+    assert make_detector(HardeningSettings(device="cuda"), 0).device == "cuda"
