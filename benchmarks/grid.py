@@ -106,7 +106,8 @@ def note_rows(digests: Mapping[str, str], out: Path) -> None:
                 " --out."
             )
     for name, file in files.items():
-        write_json(file, digests[name])
+        if not file.exists():
+            write_json(file, digests[name])
 
 
 def run_grid(settings: GridSettings, table: Mapping[str, Factory]) -> pd.DataFrame:

@@ -92,9 +92,10 @@ class AdaptedDetector(RefittedDetector):
             else:
                 fit(self.estimator_, scaled, y, weight)
             self._check_row_alone(scaled[:1])
-        self.score_ = Score.of(self._own_scores(scaled, y)[y == 0], own_threshold(self.estimator_))
+        own = self._own_scores(scaled, y)
+        self.score_ = Score.of(own[y == 0], own_threshold(self.estimator_))
         if one_class and synthetic.any():
-            augmented = np.column_stack([scaled, self.score_(self._own_scores(scaled, y))])
+            augmented = np.column_stack([scaled, self.score_(own)])
             head = ExtraTreesClassifier(HEAD_TREES, random_state=self.seed_)
             self.head_ = head.fit(augmented, y, sample_weight=weight)
 

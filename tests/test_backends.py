@@ -291,12 +291,13 @@ def test_detector_that_cannot_score_a_row_alone_is_refused(rows, id):
         detectors.make(id).fit(*rows)
 
 
-@pytest.mark.parametrize("id", ["RadiusNeighborsClassifier", "LabelPropagation"])
-def test_rows_refused_in_scoring_are_one_sentence(rows, id):
-    module = "neighbors" if "Neighbors" in id else "semi_supervised"
-    backend, (X, y) = f"sklearn:{module}.{id}", rows
-    with pytest.raises(InputError, match=f"{backend} refuses the rows"):
-        detectors.make(backend).fit(X, y).decision_function(100 * X)
+@pytest.mark.parametrize(
+    "member", ["neighbors.RadiusNeighborsClassifier", "semi_supervised.LabelPropagation"]
+)
+def test_rows_refused_in_scoring_are_one_sentence(rows, member):
+    id, (X, y) = f"sklearn:{member}", rows
+    with pytest.raises(InputError, match=f"{id} refuses the rows"):
+        detectors.make(id).fit(X, y).decision_function(100 * X)
 
 
 def test_refused_rows_are_one_sentence(rows):
@@ -312,8 +313,7 @@ class Locked(ExtraTreesClassifier):
         return super().fit(X, y, sample_weight)
 
 
-def test_class_that_cannot_be_copied_is_retrained(rows, monkeypatch):
-    monkeypatch.setattr(detectors.registry, "specs", dict(detectors.registry.specs))
+def test_class_that_cannot_be_copied_is_retrained(rows):
     detectors.register("locked", f"{__name__}:Locked")
     assert detectors.check_detector("locked") == []
     detector, bank = detectors.make("locked").fit(*rows), np.full((5, rows[0].shape[1]), -3.0)

@@ -22,7 +22,6 @@ from agents.agent import make_agent
 from agents.hardening import Hardened, harden
 from agents.settings import HardeningSettings
 from benchmarks import ablation, tables
-from benchmarks.ablation import ROWS
 from benchmarks.devnet import DevNet, ScoringNetwork, deviation_loss
 from benchmarks.grid import read_results, run_grid
 from benchmarks.methods import METHODS, OURS, PEERS, Peer
@@ -589,7 +588,7 @@ DIFFERING = {
 
 
 def test_rows_of_the_ablation_are_wired_to_what_they_are_called():
-    ours = {name: factory for name, (_, factory) in ROWS.items()} | OURS
+    ours = {name: factory for name, (_, factory) in ablation.ROWS.items()} | OURS
     for name, factory in ours.items():
         backend = name.removeprefix("unhardened-")
         expected = (

@@ -80,9 +80,9 @@ def test_run_folder_holds_everything(run):
         "policy/policy.safetensors",
     }
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    history = json.loads((run / "metrics.json").read_text())["history"]
+    metrics = json.loads((run / "metrics.json").read_text())
     assert [event.value for event in events.Scalars("round/queries")] == [
-        record["queries"] for record in history
+        record["queries"] for record in metrics["history"]
     ]
     assert not any(name.endswith((".pkl", ".zip", ".pt")) for name in files)
     assert "-mine-ppo-0" in run.name
@@ -91,7 +91,6 @@ def test_run_folder_holds_everything(run):
     assert "--timesteps 512" in told
     bank = pd.read_parquet(run / "bank.parquet")
     assert list(bank.columns) == ["a", "b", "c", "d"]
-    metrics = json.loads((run / "metrics.json").read_text())
     assert len(bank) == metrics["history"][-1]["bank"]
     assert set(metrics["detection"]) == {"before hardening", "after hardening"}
 
