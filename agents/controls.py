@@ -59,7 +59,7 @@ class GradientAgent(Control):
     """Steepest ascent of the reward's potential through a differentiable detector.
 
     The paper's one-step-to-feasible-action: the action is the gradient with respect to z, scaled
-    to a largest entry of 1. The potential is -log-odds / 4 + 2 min(margin, 0) with the default
+    to a largest entry of 1. The potential is -log-odds / 4 + 5 min(margin, 0) with the default
     weights.
     """
 

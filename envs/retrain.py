@@ -27,13 +27,19 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
         retrain_every: successful episodes between two retrainings; a success ends its episode.
 
     Raises:
-        InputError: the env's detector can only be queried, `retrain_every` is less than 1, or
-            `gymnasium.wrappers.Autoreset` is inside this wrapper, which would see no reset.
+        InputError: the env is another one, its detector can only be queried, `retrain_every` is
+            less than 1, or `gymnasium.wrappers.Autoreset` is inside this wrapper, which would see
+            no reset.
     """
 
     def __init__(self, env: gym.Env, retrain_every: int = 1) -> None:
         RecordConstructorArgs.__init__(self, retrain_every=retrain_every)
         gym.Wrapper.__init__(self, env)
+        if not hasattr(env.unwrapped, "core"):
+            raise InputError(
+                f"DetectorRetrainWrapper takes a LatentAnomalyEnv, which {env} is not; make one"
+                " with gym.make('envs:LatentAnomaly-v0')."
+            )
         require_trainable(self.core.detector)
         refuse_autoreset(env)
         self.retrain_every = retrain_every

@@ -13,13 +13,15 @@ class RewardWeights:
     Attributes:
         bypass: per unit by which the detector's log-odds of anomaly fall in a step. It is dense in
             the log-odds: a hardened detector's probability is flat, and teaches nothing.
-        feasibility: per gate radius by which a candidate nears the support's edge from inside.
+        feasibility: per gate radius by which a candidate nears the support's edge from inside. The
+            way in costs a radius at most, which must outweigh how far log-odds fall on it: an agent
+            that is paid for hiding among the normal rows looks for nothing else.
         diversity: per unit of novelty, each step.
         success: bonus when bypass, feasibility and novelty hold together.
     """
 
     bypass: float = 0.25
-    feasibility: float = 2.0
+    feasibility: float = 5.0
     diversity: float = 0.05
     success: float = 5.0
 

@@ -151,6 +151,12 @@ def test_reward_pays_for_falling_log_odds_rising_margin_novelty_and_success():
     }
 
 
+def test_hiding_among_the_normal_rows_does_not_pay():
+    before, after = (Measures(*torch.tensor(m)[:, None]) for m in ([9.0, 0, 1], [-9.0, -1, 1]))
+    terms = reward_terms(before, after, torch.tensor([False]), RewardWeights(diversity=0))
+    assert sum(terms.values()).item() < 0
+
+
 def test_found_rows_are_no_longer_novel(scenario):
     env = LatentAnomalyEnv(scenario=scenario)
     env.reset(seed=0)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
@@ -218,7 +219,9 @@ def test_replay_set_keeps_the_weight_of_the_classes(rows, share):
     assert weight[synthetic].sum() == pytest.approx(share * weight[labels == 1].sum())
 
 
-def test_vector_wrapper_refuses_a_vector_of_single_envs(scenario):
+def test_wrappers_refuse_other_envs(scenario):
+    with pytest.raises(InputError, match="DetectorRetrainWrapper takes a LatentAnomalyEnv, which"):
+        DetectorRetrainWrapper(gym.make("CartPole-v1"))
     with pytest.raises(InputError, match="make_vec"):
         VectorDetectorRetrainWrapper(SyncVectorEnv([lambda: LatentAnomalyEnv(scenario=scenario)]))
 
