@@ -1,10 +1,10 @@
-"""Attack a detector in an env, and score it on held-out rows before and after hardening.
+"""Attack a detector in an env and score it on held-out rows, before and after hardening.
 
 python evaluate.py --env-id LatentAnomaly-v0
 python evaluate.py --compare runs/first runs/second
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,10 @@ from common.registry import load_plugins
 from envs import FLAGSHIP, env_id
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from agents.runs import Run
+    from envs.scenario import Scenario
 
 N_LANES = 64
 DEFAULT_DATA = "digits"
@@ -27,7 +30,7 @@ ENV_IDS = [FLAGSHIP, *map(env_id, detectors.ids()), "LatentAnomaly/<detector>-v0
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Attack a detector in an env, and score it on held-out rows before and after hardening.
+    """Attack a detector in an env and score it on held-out rows, before and after hardening.
 
     Attributes:
         env_id: a registered env id, or module:id to import a module first.
@@ -72,8 +75,16 @@ def compared(folders: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def attacked(config: EvaluateConfig) -> dict[str, Any]:
-    """Attack a run's detector, or the default one; print two tables and return their figures."""
-    from agents.report import DETECTION_COLUMNS, ROLLOUT_COLUMNS, format_table
+    """Attack a run's detector before and after hardening, or the default one, and score both.
+
+    Prints two tables and returns their figures.
+    """
+    from agents.report import (
+        DETECTION_COLUMNS,
+        ROLLOUT_COLUMNS,
+        detection_metrics,
+        format_table,
+    )
     from agents.runs import find_run, open_run
     from envs.registration import find_env
 
@@ -86,18 +97,52 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     else:
         run.check_backend()
         print(f"Run {run.folder}\n")
+    scenarios, X_test, y_test = default_scenario(backend) if run is None else both_scenarios(run)
     figures: dict[str, Any] = {
         "run": None if run is None else str(run.folder),
-        "env": play(name, config, run),
-        "detection": detection(backend, run),
+        "env": {when: play(name, scenario, config, run) for when, scenario in scenarios.items()},
+        "detection": {
+            when: detection_metrics(scenario.detector, X_test, y_test)
+            for when, scenario in scenarios.items()
+        },
     }
-    print(format_table(f"in {name}", figures["env"], ROLLOUT_COLUMNS), end="\n\n")
+    attacks = {
+        f"{algo}, {when}": measures
+        for when, by_algo in figures["env"].items()
+        for algo, measures in by_algo.items()
+    }
+    print(format_table(f"in {name}", attacks, ROLLOUT_COLUMNS), end="\n\n")
     print(format_table("on held-out rows", figures["detection"], DETECTION_COLUMNS))
     return figures
 
 
+def both_scenarios(run: "Run") -> "tuple[dict[str, Scenario], np.ndarray, np.ndarray]":
+    """Return a run's scenario before and after hardening, and held-out rows with their labels.
+
+    The two differ in the detector alone: what was found in training is in the bank of both.
+    """
+    from envs.scenario import load_scenario
+
+    rows, hardened = run.rows(), load_scenario(str(run.folder))
+    scenarios = {
+        "before hardening": replace(hardened, detector=run.detector("unhardened")),
+        "after hardening": hardened,
+    }
+    return scenarios, rows["X_test"], rows["y_test"]
+
+
+def default_scenario(backend: str) -> "tuple[dict[str, Scenario], np.ndarray, np.ndarray]":
+    """Return the default env's scenario, and the rows that are held out there with their labels."""
+    from data import load, split
+    from envs.core import make_core
+
+    core = make_core(1, data=DEFAULT_DATA, protocol=DEFAULT_PROTOCOL, detector=backend)
+    halves = split(load(DEFAULT_DATA), DEFAULT_PROTOCOL, 0)
+    return {"unhardened": core.scenario}, halves.X_test, halves.y_test
+
+
 def play(
-    name: str, config: EvaluateConfig, run: "Run | None"
+    name: str, scenario: "Scenario", config: EvaluateConfig, run: "Run | None"
 ) -> dict[str, dict[str, float | None]]:
     """Let the run's agent and the controls play; return their measures by name."""
     import gymnasium as gym
@@ -105,12 +150,7 @@ def play(
     from agents.agent import load_agent
     from agents.rollout import Arena
 
-    where: dict[str, Any] = (
-        {"data": DEFAULT_DATA, "protocol": DEFAULT_PROTOCOL}
-        if run is None
-        else {"run": str(run.folder)}
-    )
-    arena = Arena(gym.make_vec(name, N_LANES, **where))
+    arena = Arena(gym.make_vec(name, N_LANES, scenario=scenario))
     measures = {}
     if run is not None:
         algo, agent = load_agent(run.folder / "policy", arena.env, config.seed)
@@ -118,23 +158,6 @@ def play(
     for algo in arena.controls():
         measures[algo] = arena.play_control(algo, config.episodes, config.seed)
     return measures
-
-
-def detection(backend: str, run: "Run | None") -> dict[str, dict[str, float]]:
-    """Score held-out rows with the run's detectors, or with the default env's."""
-    from agents.report import detection_metrics
-    from data import load, split
-    from envs.core import make_core
-
-    if run is not None:
-        rows = run.rows()
-        return {
-            name: detection_metrics(detector, rows["X_test"], rows["y_test"])
-            for name, detector in run.detectors().items()
-        }
-    halves = split(load(DEFAULT_DATA), DEFAULT_PROTOCOL, 0)
-    detector = make_core(1, data=DEFAULT_DATA, protocol=DEFAULT_PROTOCOL, detector=backend).detector
-    return {"unhardened": detection_metrics(detector, halves.X_test, halves.y_test)}
 
 
 def main() -> None:

@@ -52,13 +52,6 @@ class Run:
         """Load the hardened detector, or `unhardened`, the one before."""
         return detectors.load(self.config["detector"], self.folder / name)
 
-    def detectors(self) -> dict[str, Detector]:
-        """Load the detector before and after hardening."""
-        return {
-            "before hardening": self.detector("unhardened"),
-            "after hardening": self.detector(),
-        }
-
 
 def write_run(
     folder: Path,

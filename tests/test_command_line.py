@@ -26,7 +26,7 @@ from common.files import check_folder, write_json
 from common.weights import save_weights
 from data import Split, Table, load, split
 from detectors.trees import ExtraTreesDetector
-from evaluate import EvaluateConfig, detection, evaluate
+from evaluate import EvaluateConfig, default_scenario, evaluate
 from train import TrainConfig, keep, train
 
 ROOT = Path(__file__).parent.parent
@@ -99,11 +99,12 @@ def test_evaluate_prints_both_tables_of_the_latest_run(run, folder):
     where = ["--env-id", "LatentAnomaly-v0", "--runs", run.parent, "--episodes", 32]
     first = command("evaluate.py", *where, "--json", folder / "figures.json")
     assert first.returncode == 0, first.stderr
-    for words in (str(run), "ppo", "random", "gradient", "before hardening", "auroc"):
+    for words in (str(run), "ppo, before hardening", "gradient, after hardening", "auroc"):
         assert words in first.stdout
     figures = json.loads((folder / "figures.json").read_text())
-    assert set(figures["env"]) == {"ppo", "random", "gradient"}
-    assert figures["env"]["random"]["episodes"] >= 32
+    for when in ("before hardening", "after hardening"):
+        assert set(figures["env"][when]) == {"ppo", "random", "gradient"}
+        assert figures["env"][when]["random"]["episodes"] >= 32
     trained = json.loads((run / "metrics.json").read_text())["detection"]
     for when, measures in figures["detection"].items():
         assert measures["auroc"] == pytest.approx(trained[when]["auroc"], abs=1e-6)
@@ -444,10 +445,13 @@ def test_an_attack_on_a_run_plays_as_many_episodes_as_asked(rows, tmp_path, monk
     config = {**asdict(settings), "seed": 1}
     write_run(tmp_path, hardened, halves, Table(X, y, list("abcd"), "blobs"), config, {})
     first, second = (evaluate(EvaluateConfig(run=tmp_path, episodes=65, seed=s)) for s in (0, 1))
-    assert [measures["episodes"] for measures in first["env"].values()] == [128, 128]
-    assert first["env"]["ppo"] != first["env"]["random"]
+    before, after = (first["env"][f"{when} hardening"] for when in ("before", "after"))
+    assert [measures["episodes"] for measures in [*before.values(), *after.values()]] == [128] * 4
+    assert after["ppo"] != after["random"]
     for algo in ("ppo", "random"):
-        assert first["env"][algo] != second["env"][algo]
+        assert after[algo] != second["env"]["after hardening"][algo]
+    for algo in ("ppo", "random"):
+        assert before[algo]["bypass_rate"] > after[algo]["bypass_rate"]
     for when, detector in (("before", hardened.unhardened), ("after", hardened.scenario.detector)):
         told = first["detection"][f"{when} hardening"]
         auroc = detection_metrics(detector, halves.X_test, halves.y_test)["auroc"]
@@ -457,5 +461,8 @@ def test_an_attack_on_a_run_plays_as_many_episodes_as_asked(rows, tmp_path, monk
 def test_without_a_run_the_backend_of_the_env_is_scored(monkeypatch):
     monkeypatch.setattr("evaluate.DEFAULT_DATA", "wine")
     monkeypatch.setattr("evaluate.DEFAULT_PROTOCOL", "full")
-    monkeypatch.setattr("agents.report.detection_metrics", lambda detector, X, y: type(detector))
-    assert detection("extra-trees", None) == {"unhardened": ExtraTreesDetector}
+    scenarios, X_test, y_test = default_scenario("extra-trees")
+    assert {name: type(each.detector) for name, each in scenarios.items()} == {
+        "unhardened": ExtraTreesDetector
+    }
+    assert X_test.shape == (len(y_test), 13)
