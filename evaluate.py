@@ -79,12 +79,7 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
 
     Prints two tables and returns their figures.
     """
-    from agents.report import (
-        DETECTION_COLUMNS,
-        ROLLOUT_COLUMNS,
-        detection_metrics,
-        format_table,
-    )
+    from agents.report import detection_metrics
     from agents.runs import find_run, open_run
     from envs.registration import find_env
 
@@ -106,6 +101,14 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
             for when, scenario in scenarios.items()
         },
     }
+    print_tables(name, figures)
+    return figures
+
+
+def print_tables(name: str, figures: dict[str, Any]) -> None:
+    """Print how the attacks in the env `name` went, and how the detectors score."""
+    from agents.report import DETECTION_COLUMNS, ROLLOUT_COLUMNS, format_table
+
     attacks = {
         f"{algo}, {when}": measures
         for when, by_algo in figures["env"].items()
@@ -113,7 +116,6 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     }
     print(format_table(f"in {name}", attacks, ROLLOUT_COLUMNS), end="\n\n")
     print(format_table("on held-out rows", figures["detection"], DETECTION_COLUMNS))
-    return figures
 
 
 def both_scenarios(run: "Run") -> "tuple[dict[str, Scenario], np.ndarray, np.ndarray]":
