@@ -91,7 +91,7 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
         print(f"No {kind} in {config.runs}: playing the controls on {DEFAULT_DATA}, unhardened.\n")
     else:
         run.check_backend()
-        print(f"Run {run.folder}\n")
+        print(f"Run {run.folder}, {run.config['detector']}\n")
     scenarios, X_test, y_test = default_scenario(backend) if run is None else both_scenarios(run)
     figures: dict[str, Any] = {
         "run": None if run is None else str(run.folder),

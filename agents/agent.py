@@ -1,10 +1,13 @@
 """Agents with the Stable-Baselines3 interface: built by name, saved and loaded without pickle."""
 
 import inspect
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.algorithms import find_algorithm, fit_batches
@@ -13,6 +16,8 @@ from common.files import read_json, reading_saved, write_json
 from common.randomness import global_seed
 from common.registry import load_attribute
 from common.weights import load_weights, save_weights
+
+NEEDED = ("learn", "predict", "env", "set_env")
 
 
 def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None = None) -> Any:
@@ -25,7 +30,7 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
         tensorboard_log: folder for TensorBoard events.
 
     Raises:
-        InputError: `algo` is unknown or does not fit the env.
+        InputError: `algo` is unknown, does not fit the env or lacks one of `NEEDED`.
     """
     entry_point, settings = find_algorithm(algo)
     arguments = {
@@ -36,6 +41,8 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
         "tensorboard_log": None if tensorboard_log is None else str(tensorboard_log),
         **fit_batches(settings, env.num_envs),
     }
+    if "action_noise" in settings:
+        arguments["action_noise"] = action_noise(settings["action_noise"], env)
     algorithm = load_attribute(entry_point)
     try:
         inspect.signature(algorithm).bind(**arguments)
@@ -47,10 +54,23 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
     env.seed(seed)
     try:
         with global_seed(seed):
-            return algorithm(**arguments)
+            agent = algorithm(**arguments)
     except AssertionError as error:  # with which Stable-Baselines3 refuses a space
         reason = " ".join(str(error).split())
         raise InputError(f"The algorithm {algo!r} does not fit the env: {reason}") from error
+    missing = [name for name in NEEDED if not hasattr(agent, name)]
+    if missing:
+        raise InputError(
+            f"The algorithm {algo!r} has no {missing[0]}, which the loop needs; add it."
+        )
+    return agent
+
+
+def action_noise(deviation: float, env: VecEnv) -> NormalActionNoise:
+    """Return Gaussian noise for each entry of the actions of `env`."""
+    shape = env.action_space.shape
+    assert shape is not None
+    return NormalActionNoise(np.zeros(shape), np.full(shape, deviation))
 
 
 def save_agent(agent: Any, algo: str, folder: Path) -> None:
@@ -59,6 +79,12 @@ def save_agent(agent: Any, algo: str, folder: Path) -> None:
     policy = getattr(agent, "policy", None)
     if isinstance(policy, torch.nn.Module):
         save_weights(folder / "policy.safetensors", policy.state_dict())
+    elif ":" in algo:
+        warnings.warn(
+            f"{algo} has no policy that is a torch.nn.Module: what it learned is not saved, and"
+            " evaluate.py attacks with a new one.",
+            stacklevel=2,
+        )
 
 
 def load_agent(folder: Path, env: VecEnv, seed: int) -> tuple[str, Any]:

@@ -2,7 +2,6 @@
 
 from importlib.resources import files
 from importlib.util import find_spec
-from math import gcd
 from typing import Any
 
 import yaml
@@ -39,7 +38,12 @@ def find_algorithm(algo: str) -> tuple[str, dict[str, Any]]:
 
 
 def fit_batches(settings: dict[str, Any], n_lanes: int) -> dict[str, Any]:
-    """Return settings whose batches, if they have any, part a rollout of `n_lanes` evenly."""
+    """Return settings whose batches, if they have any, part a rollout of `n_lanes` evenly.
+
+    They are as large as may be, up to the size that is set.
+    """
     if not {"n_steps", "batch_size"} <= settings.keys():
         return settings
-    return {**settings, "batch_size": gcd(settings["batch_size"], settings["n_steps"] * n_lanes)}
+    rollout = settings["n_steps"] * n_lanes
+    sizes = range(1, settings["batch_size"] + 1)
+    return {**settings, "batch_size": max(size for size in sizes if rollout % size == 0)}

@@ -94,13 +94,11 @@ def harden(
     with tqdm(total=settings.rounds * settings.timesteps, unit="step", disable=not progress) as bar:
         for index in range(settings.rounds):
             on_round(search.play_round(index, bar))
+    found = search.core.scenario
     final = make_detector(settings, detector_seed).fit(
-        *replay_set(X, y, search.core.bank, settings.synthetic_weight)
+        *replay_set(X, y, found.bank, settings.synthetic_weight)
     )
-    hardened = replace(
-        scenario, generator=search.core.generator, detector=final, bank=search.core.bank
-    )
-    return Hardened(hardened, unhardened, search.agent, search.history)
+    return Hardened(replace(found, detector=final), unhardened, search.agent, search.history)
 
 
 class Search:
@@ -140,6 +138,7 @@ class Search:
             self.agent.set_env(self.agent.env)  # it resets: what was observed last is out of date
         else:
             self.core.remember(self.retraining.take_best())
+        self.core.settle()  # an agent may seed its env, which goes back to what is settled
         record = {
             "round": index + 1,
             **asdict(self.monitor.counts),

@@ -8,7 +8,7 @@ from gymnasium.vector import VectorEnv
 
 from agents.agent import make_agent
 from agents.monitor import SearchMonitor
-from common.randomness import global_seed
+from common.randomness import draw_seed, global_seed
 from envs.retrain import VectorDetectorRetrainWrapper
 from envs.sb3 import SB3VecEnv
 
@@ -26,8 +26,12 @@ class Arena:
         self.env = SB3VecEnv(self.monitor)
 
     def play(self, agent: Any, episodes: int, seed: int) -> dict[str, float | None]:
-        """Play at least `episodes` episodes, as many in each lane; return their `summary`."""
-        self.env.seed(seed)
+        """Play at least `episodes` episodes, as many in each lane; return their `summary`.
+
+        Lanes take seeds that follow each other, so the first one is drawn: two values of `seed`
+        that follow each other have no episodes in common.
+        """
+        self.env.seed(draw_seed(np.random.default_rng(seed)))
         observations: Any = self.env.reset()
         self.monitor.start(None, quota=-(-episodes // self.env.num_envs))
         state, starts = None, np.ones(self.env.num_envs, dtype=bool)

@@ -20,6 +20,7 @@ def torch_seed(seed: int) -> Iterator[torch.Generator]:
 
     Yields a further generator with the same seed, for explicit draws.
     """
+    seed %= 2**63  # all that torch takes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)

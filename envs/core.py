@@ -1,7 +1,8 @@
 """The env's arithmetic for N lanes at once; every face of the env is built on it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from numbers import Real
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +72,12 @@ class LatentCore:
         self.detector = self.scenario.detector
         self._keep(self.scenario.bank)
 
+    def settle(self) -> None:
+        """Make the live detector, generator and bank those that `restore` goes back to."""
+        self.scenario = replace(
+            self.scenario, detector=self.detector, generator=self.generator, bank=self.bank
+        )
+
     def _keep(self, bank: np.ndarray) -> None:
         """Hold a bank; novelty is the distance to at most 4,096 of its rows, spread over time."""
         self.bank = bank
@@ -126,7 +133,7 @@ class LatentCore:
         """Move every lane by `actions`, float32 (N, L) in [-1, 1].
 
         Raises:
-            InputError: they have another shape.
+            InputError: they have another shape, or one is no number.
         """
         if np.shape(actions) != self.z.shape:
             n, size = self.z.shape
@@ -134,6 +141,8 @@ class LatentCore:
                 f"The actions of {n} lanes have the shape {np.shape(actions)}; give {size} numbers"
                 " for each."
             )
+        if np.isnan(actions).any():
+            raise InputError("An action is no number (NaN); give finite ones.")
         before = self.measures
         moved = self.z + self.step_size * torch.as_tensor(actions, dtype=torch.float32).clamp(-1, 1)
         self.z = moved.clamp(-self.limit, self.limit)
@@ -228,6 +237,9 @@ def make_core(
         raise InputError(f"step_size is {step_size}; give a finite number above 0.")
     weights = weights or {}
     check_names("reward weight", weights, [field.name for field in fields(RewardWeights)])
+    for name, weight in weights.items():
+        if not isinstance(weight, Real) or not np.isfinite(weight):
+            raise InputError(f"The reward weight {name} is {weight!r}; give a finite number.")
     if scenario is None and run is not None:
         scenario = load_scenario(run)
     elif scenario is None:

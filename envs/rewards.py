@@ -54,8 +54,8 @@ def reward_terms(
 ) -> dict[str, Tensor]:
     """Return the reward's named terms, each float32 (n,); their sum is the reward.
 
-    Bypass and feasibility are differences of a potential (Ng, Harada & Russell 1999), so that
-    wandering earns nothing.
+    Bypass and feasibility are differences of a potential, as in the shaping of Ng, Harada & Russell
+    (1999) but without the discount: their sum over a path is that of its ends.
     """
     inside = after.margin.clamp(max=0) - before.margin.clamp(max=0)
     return {

@@ -66,6 +66,10 @@ class LatentAnomalyVectorEnv(VectorEnv):
         if isinstance(seed, int | np.integer):
             seed = [int(seed) + i for i in range(self.num_envs)]
         if seed is not None:
+            if len(seed) != self.num_envs:
+                raise InputError(
+                    f"There are {len(seed)} seeds for {self.num_envs} lanes; give one, or one each."
+                )
             self.lane_rngs = [
                 seeding.np_random(own)[0] if chosen and own is not None else rng
                 for rng, own, chosen in zip(self.lane_rngs, seed, lanes, strict=True)

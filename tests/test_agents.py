@@ -112,7 +112,11 @@ class RuleAgent(RandomAgent):
 def test_classes_of_ones_own_are_saved_and_loaded(cls, scenario, observations, tmp_path):
     algo = f"{__name__}:{cls.__name__}"
     agent = make_agent(algo, make_env(scenario), 0)
-    save_agent(agent, algo, tmp_path)
+    if cls is SharedExtractorPPO:
+        save_agent(agent, algo, tmp_path)
+    else:
+        with pytest.warns(UserWarning, match="RuleAgent has no policy that is a torch.nn.Module"):
+            save_agent(agent, algo, tmp_path)
     assert (tmp_path / "policy.safetensors").exists() == (cls is SharedExtractorPPO)
     name, loaded = load_agent(tmp_path, make_env(scenario), 1)
     assert name == algo
@@ -131,8 +135,23 @@ def test_class_whose_constructor_does_not_fit_is_one_sentence(scenario):
         make_agent(f"{__name__}:NarrowAgent", make_env(scenario), 0)
 
 
+class ShortAgent:
+    def __init__(self, **arguments):
+        self.env = arguments["env"]
+
+    def learn(self, total_timesteps, **unused):
+        return self
+
+
+def test_class_that_lacks_a_method_is_one_sentence(scenario):
+    with pytest.raises(InputError, match="ShortAgent' has no predict, which the loop needs"):
+        make_agent(f"{__name__}:ShortAgent", make_env(scenario), 0)
+
+
 def test_any_seed_serves(scenario):
     assert make_agent("ppo", make_env(scenario), 2**32 + 1).seed == 1
+    arena = Arena(LatentAnomalyVectorEnv(2, scenario=scenario))
+    assert arena.play_control("random", 2, 2**64)["episodes"] == 2
 
 
 @pytest.mark.parametrize(
@@ -151,11 +170,12 @@ def test_policy_of_another_env_is_refused(scenario, rows, tmp_path):
         load_agent(tmp_path, SB3VecEnv(wide), 0)
 
 
-@pytest.mark.parametrize("n_lanes", [1, 4, 10, 64])
+@pytest.mark.parametrize("n_lanes", [1, 4, 10, 33, 64])
 def test_batches_fit_the_rollout_whatever_the_number_of_lanes(scenario, n_lanes, recwarn):
     env = SB3VecEnv(LatentAnomalyVectorEnv(n_lanes, scenario=scenario))
     agent = make_agent("ppo", env, 0)
     assert agent.n_steps * n_lanes % agent.batch_size == 0
+    assert agent.batch_size == {1: 4, 4: 16, 10: 40, 33: 66, 64: 128}[n_lanes]
     assert [str(warning.message) for warning in recwarn if "batch" in str(warning.message)] == []
 
 
@@ -286,6 +306,16 @@ def test_each_lane_plays_as_many_episodes(scenario):
 def test_arena_is_reproducible(scenario):
     arena = Arena(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
     assert arena.play_control("random", 50, 3) == arena.play_control("random", 50, 3)
+
+
+def test_seeds_that_follow_each_other_play_other_episodes(scenario):
+    arena = Arena(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+    starts = []
+    for seed in range(2):
+        arena.play_control("random", 1, seed)
+        arena.env.reset()
+        starts.append({float(z) for z in arena.collector.core.z[:, 0]})
+    assert not starts[0] & starts[1]
 
 
 def test_monitor_counts_what_happens(scenario):
@@ -443,6 +473,14 @@ def test_agents_have_the_settings_of_their_file(algo, scenario):
         name: getattr(agent, name) for name in settings if name not in ("clip_range", "train_freq")
     }
     assert told == {name: settings[name] for name in told}
+
+
+@pytest.mark.parametrize("algo", ["td3", "ddpg"])
+def test_deterministic_policies_explore_by_noise(algo, scenario):
+    agent = make_agent(algo, make_env(scenario), 0)
+    drawn = np.array([agent.action_noise() for _ in range(500)])
+    assert drawn.shape == (500, 3)
+    np.testing.assert_allclose(drawn.std(axis=0), 0.1, rtol=0.2)
 
 
 def test_random_actions_fill_the_box(scenario):

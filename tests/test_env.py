@@ -210,6 +210,8 @@ def test_bad_row_option_is_refused(scenario, row):
         ({"step_size": float("nan")}, "step_size is nan"),
         ({"step_size": -1}, "step_size is -1"),
         ({"seed": -1}, "seed is -1"),
+        ({"weights": {"bypass": "1"}}, "reward weight bypass is '1'"),
+        ({"weights": {"success": float("nan")}}, "reward weight success is nan"),
     ],
 )
 def test_settings_out_of_range_are_refused(scenario, settings, words):

@@ -185,6 +185,24 @@ def test_agents_observe_anew_after_a_retraining(rows):
     assert agent.diversity == [round_weights(index, 2).diversity for index in range(2)]
 
 
+class SeedingPPO(PPO):
+    """PPO that seeds its env whenever it learns."""
+
+    def learn(self, *arguments, **keywords):
+        self.env.seed(0)
+        self.env.reset()
+        return super().learn(*arguments, **keywords)
+
+
+def test_an_agent_that_seeds_its_env_keeps_what_was_found(rows):
+    X, y = rows
+    settings = replace(QUICK, detector="extra-trees", algo=f"{__name__}:SeedingPPO")
+    hardened = harden(X, y, settings, seed=0)
+    first, last = hardened.history
+    assert min(first["added"], last["added"]) > 0
+    assert len(hardened.scenario.bank) == last["bank"] == first["bank"] + last["added"]
+
+
 def test_generator_goes_on_training_between_rounds(rows):
     X, y = rows
     settings = replace(QUICK, detector="extra-trees", generator="cvae")
@@ -226,21 +244,18 @@ def test_wrappers_refuse_other_envs(scenario):
         VectorDetectorRetrainWrapper(SyncVectorEnv([lambda: LatentAnomalyEnv(scenario=scenario)]))
 
 
-def bank_share(detector) -> float:
-    """Share of the anomalies' weight that synthetic rows had in a detector's training."""
-    rows = detector.training_rows_
-    weight = rows["weight"]
-    return weight[rows["synthetic"]].sum() / weight[rows["y"] == 1].sum()
-
-
 def test_the_loop_keeps_to_its_settings(rows, monkeypatch):
-    refreshed, told = [], []
+    refreshed, told, fitted = [], [], []
+    keep = ExtraTreesDetector._keep
 
     def refresh(generator, X, y):
         refreshed.append((X, y))
         return generator
 
     monkeypatch.setattr(Background, "partial_fit", refresh)
+    monkeypatch.setattr(
+        ExtraTreesDetector, "_keep", lambda self, *rows: fitted.append(rows) or keep(self, *rows)
+    )
     settings = HardeningSettings(
         "extra-trees",
         "background",
@@ -259,12 +274,10 @@ def test_the_loop_keeps_to_its_settings(rows, monkeypatch):
     (X, y), bank = refreshed[0], hardened.scenario.bank
     np.testing.assert_array_equal(X, np.concatenate([rows[0], bank[:53]]))
     np.testing.assert_array_equal(y, np.r_[rows[1], np.ones(53)])
-    (core,) = set(hardened.agent.env.get_attr("core"))
-    first, final = core.scenario.detector, hardened.scenario.detector
-    stages = hardened.unhardened, first, core.detector, final
-    assert [d.training_rows_["synthetic"].sum() for d in stages] == [0, 50, 53, 56]
-    assert [bank_share(d) for d in stages] == pytest.approx([0, 0.3, 0.3, 0.3])
-    assert final.seed_ == hardened.unhardened.seed_
+    assert [synthetic.sum() for _, _, _, synthetic in fitted] == [0, 50, 53, 56]
+    shares = [weight[new].sum() / weight[y == 1].sum() for _, y, weight, new in fitted]
+    assert shares == pytest.approx([0, 0.3, 0.3, 0.3])
+    assert hardened.scenario.detector.seed_ == hardened.unhardened.seed_
 
 
 def test_a_retraining_replays_real_rows_and_the_whole_bank(scenario):

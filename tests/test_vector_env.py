@@ -64,6 +64,8 @@ def test_options_and_seeds_of_each_lane_are_as_in_the_loop(scenario):
             assert_alike(a, b)
     with pytest.raises(InputError, match="pass a row number"):
         native.reset(options={"row": -1})
+    with pytest.raises(InputError, match="2 seeds for 5 lanes"):
+        native.reset(seed=[1, 2])
     with pytest.raises(InputError, match="render_mode"):
         gym.make_vec(FLAGSHIP, N_LANES, scenario=scenario, render_mode="rgb_array")
 
@@ -171,6 +173,8 @@ def test_actions_of_another_shape_are_refused(scenario):
     for one, actions in ((env, np.ones(1)), (env, np.ones((1, 3))), (lanes, np.ones(3))):
         with pytest.raises(InputError, match="give 3 numbers for each"):
             one.step(actions.astype(np.float32))
+    with pytest.raises(InputError, match="no number"):
+        lanes.step(np.full((lanes.num_envs, 3), np.nan, np.float32))
 
 
 def test_sb3_episodes_begin_anew_with_a_reset_and_end_with_their_own_observation(scenario):
