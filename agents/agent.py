@@ -52,6 +52,7 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
             f" {', '.join(arguments)}."
         ) from error
     env.seed(seed)
+    env.action_space.seed(seed)
     try:
         with global_seed(seed):
             agent = algorithm(**arguments)

@@ -143,6 +143,16 @@ class ShortAgent:
         return self
 
 
+def test_the_envs_own_draws_of_actions_are_seeded(scenario):
+    drawn = []
+    for seed in (0, 0, 1):
+        env = make_env(scenario)
+        make_agent("random", env, seed)
+        drawn.append(env.action_space.sample())
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
+
+
 def test_class_that_lacks_a_method_is_one_sentence(scenario):
     with pytest.raises(InputError, match="ShortAgent' has no predict, which the loop needs"):
         make_agent(f"{__name__}:ShortAgent", make_env(scenario), 0)
