@@ -94,11 +94,13 @@ def harden(
     with tqdm(total=settings.rounds * settings.timesteps, unit="step", disable=not progress) as bar:
         for index in range(settings.rounds):
             on_round(search.play_round(index, bar))
-    found = search.core.scenario
     final = make_detector(settings, detector_seed).fit(
-        *replay_set(X, y, found.bank, settings.synthetic_weight)
+        *replay_set(X, y, search.core.bank, settings.synthetic_weight)
     )
-    return Hardened(replace(found, detector=final), unhardened, search.agent, search.history)
+    hardened = replace(
+        scenario, generator=search.core.generator, detector=final, bank=search.core.bank
+    )
+    return Hardened(hardened, unhardened, search.agent, search.history)
 
 
 class Search:

@@ -15,7 +15,8 @@ class SearchCounts:
     """Totals since the last `SearchMonitor.start`.
 
     Attributes:
-        queries: candidates that the detector was asked about.
+        queries: candidates that the detector was asked about, one a step; the rows that episodes
+            start from are scored, too, but not counted.
         bypasses: candidates that it called normal.
         feasible: candidates outside the normal rows' support.
         episodes: finished episodes.

@@ -120,7 +120,7 @@ def summarise(done: pd.DataFrame) -> pd.DataFrame:
     sums = comparable(done).groupby("method")[["queries", "bypasses", "successes"]].sum(min_count=1)
     columns["bypasses per 1000"] = 1000 * sums["bypasses"] / sums["queries"]
     columns["found per 1000"] = 1000 * sums["successes"] / sums["queries"]
-    table = pd.DataFrame(columns | times(done) | tests)
+    table = pd.DataFrame(columns | times(comparable(done)) | tests)
     table = table.loc[[name for name in ROWS if name in table.index]]
     return table.rename(index={name: label for name, (label, _) in ROWS.items()})
 

@@ -159,25 +159,33 @@ def run(
 def summarise(records: pd.DataFrame) -> pd.DataFrame:
     """Return what each algorithm finds per 1,000 queries, and its ratio to the random policy.
 
-    A ratio is the median over the sets on which the random policy finds any.
+    A ratio is the median over the sets on which the random policy finds any. A query is a step;
+    "starts counted" is the ratio of successes per row that the detector scored, those that episodes
+    start from among them, of which whoever succeeds soon has more.
 
     Args:
         records: one row a set, detector and algorithm.
     """
     rates = {f"{name} per 1000": 1000 * records[name] / records["queries"] for name in FOUND}
-    records = records.assign(**rates)
+    scored = records["queries"] + records["episodes"]
+    records = records.assign(**rates, scored=records["successes"] / scored)
     rows = {}
     for (detector, algo), part in records.groupby(["detector", "algo"]):
         chance = records[(records["detector"] == detector) & (records["algo"] == RANDOM)]
         row: dict[str, float] = {"sets": len(part)}
         for name in FOUND:
             column = f"{name} per 1000"
-            pair = part.set_index("set")[column], chance.set_index("set")[column]
-            ratio = (pair[0] / pair[1])[pair[1] > 0]
             row[column] = part[column].mean()
-            row[f"{name}, times random's"] = ratio.median()
+            row[f"{name}, times random's"] = median_ratio(part, chance, column)
+        row["starts counted"] = median_ratio(part, chance, "scored")
         rows[f"{detector}, {algo}"] = row
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def median_ratio(records: pd.DataFrame, chance: pd.DataFrame, column: str) -> float:
+    """Return the median ratio of a column to that of `chance`, over sets where that is not 0."""
+    found, by_chance = (table.set_index("set")[column] for table in (records, chance))
+    return (found / by_chance)[by_chance > 0].median()
 
 
 def main() -> None:

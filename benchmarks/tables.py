@@ -43,8 +43,8 @@ def summarise(results: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Compare methods over sets; one row a method, best mean AUROC first.
 
     Ranks are taken within a set, on the AUROC averaged over its seeds (and protocols); ties share
-    the mean rank, and a win. Time to fit is the mean over cells, time to score is over all test
-    rows of all cells; both are CPU time on one thread.
+    the mean rank, and a win. Time to fit is the mean over cells that every method finished, time to
+    score is over all their test rows; both are CPU time on one thread.
 
     Args:
         results: finished cells of the methods and protocols to compare.
@@ -57,7 +57,7 @@ def summarise(results: pd.DataFrame, reference: str) -> pd.DataFrame:
             "mean AP": per_set(results, "average_precision").mean(),
             "mean rank": auroc.rank(axis=1, ascending=False).mean(),
             "wins": auroc.eq(auroc.max(axis=1), axis=0).sum(),
-            **times(results),
+            **times(comparable(results)),
         }
     )
     if reference in auroc:

@@ -36,4 +36,10 @@ def encode_labels(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             " the predictions of scikit-learn's outlier detectors.",
             stacklevel=4,
         )
+    elif set(classes.tolist()) != {0, 1} and encoded.mean() > 0.5:
+        warnings.warn(
+            f"The label {classes[1]} is taken for the anomaly, being the higher one, though"
+            f" {encoded.mean():.0%} of the rows have it; give 1 to anomalies and 0 to the others.",
+            stacklevel=4,
+        )
     return classes, encoded.astype(np.int64)

@@ -12,6 +12,7 @@ LINEAR_RANGE = 3.0
 WINSOR = 0.01
 REACH = 1.0
 FAR = 1e30  # deviations; float32 holds them
+FLOAT32_MAX = float(np.finfo(np.float32).max)  # what detectors take at most
 
 
 def compress(u: Tensor, linear_range: float = LINEAR_RANGE) -> Tensor:
@@ -51,7 +52,7 @@ class RowScaler(nn.Module):
         low, high = np.quantile(X, [WINSOR, 1 - WINSOR], axis=0)
         core = np.clip(X, low, high)
         spread = core.std(axis=0)
-        spread = np.where(spread > 1e-12 * (1 + np.abs(core).max(axis=0)), spread, X.std(axis=0))
+        spread = np.where(spread > 1e-12 * np.abs(core).max(axis=0), spread, X.std(axis=0))
         self.center.copy_(torch.from_numpy(core.mean(axis=0)))
         self.scale.copy_(torch.from_numpy(np.where(spread > 0, spread, 1.0)))
         self.whole.copy_(torch.from_numpy((np.round(X) == X).all(axis=0)))
@@ -73,5 +74,5 @@ class RowScaler(nn.Module):
         The gradient passes rounding by (the straight-through estimator of Bengio et al. 2013).
         """
         clipped = torch.minimum(torch.maximum(scaled.double(), self.low), self.high)
-        rows = expand(clipped) * self.scale + self.center
+        rows = (expand(clipped) * self.scale + self.center).clamp(-FLOAT32_MAX, FLOAT32_MAX)
         return torch.where(self.whole, rows.round() + (rows - rows.detach()), rows)

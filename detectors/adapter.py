@@ -94,8 +94,9 @@ class AdaptedDetector(RefittedDetector):
             self._check_row_alone(scaled[:1])
         own = self._own_scores(scaled, y)
         self.score_ = Score.of(own[y == 0], own_threshold(self.estimator_))
+        self.decision_scores_ = self.score_(own)
         if one_class and synthetic.any():
-            augmented = np.column_stack([scaled, self.score_(own)])
+            augmented = np.column_stack([scaled, self.decision_scores_])
             head = ExtraTreesClassifier(HEAD_TREES, random_state=self.seed_)
             self.head_ = head.fit(augmented, y, sample_weight=weight)
 
@@ -163,6 +164,10 @@ class AdaptedDetector(RefittedDetector):
             own[y == 0] = self.estimator_.decision_scores_
         return own
 
+    def _training_log_odds(self, X: np.ndarray) -> np.ndarray:
+        """Return the scores that `_refit` kept, or of the extra trees those of any other rows."""
+        return self.decision_scores_ if self.head_ is None else self._log_odds(X)
+
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
         scaled = self.scaler_.transform(X)
         score = self.score_(self._ask(scaled))
@@ -210,6 +215,8 @@ def is_scikit_outlier(estimator: Any) -> bool:
 
 def own_threshold(estimator: Any) -> float | None:
     """Return the score above which a fitted estimator itself calls a row an anomaly, if any."""
+    if is_scikit_outlier(estimator):
+        return 0.0
     if hasattr(estimator, "threshold_"):
         return float(estimator.threshold_)
     if not hasattr(estimator, "decision_function") or isinstance(estimator, KINDS_WITH_ZERO):

@@ -57,7 +57,12 @@ def check_detector(
     def make() -> Detector:
         return detectors.make(id, random_state=0, **kwargs)
 
-    unfitted = make()
+    try:
+        unfitted = make()
+    except InputError:
+        raise
+    except Exception as error:
+        return [f"{id}: it must be made with random_state=0, but raised {error!r}."]
     try:
         fitted = unfitted.fit(X.copy(), y.copy())
         fitted.decision_function(X.copy())

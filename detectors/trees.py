@@ -123,7 +123,7 @@ class CatBoostDetector(TreesDetector):
         """Return the unfitted boosted trees."""
         return CatBoostClassifier(
             iterations=self.iterations,
-            thread_count=self.n_jobs or torch.get_num_threads(),
+            thread_count=self._n_threads(),
             random_seed=self.seed_,
             verbose=False,
             allow_writing_files=False,
@@ -138,4 +138,8 @@ class CatBoostDetector(TreesDetector):
 
     def ask(self, classifier: CatBoostClassifier, X: np.ndarray) -> np.ndarray:
         """Ask CatBoost, which marks the array that it is given as read-only: a view takes it."""
-        return class_log_odds(classifier.predict_log_proba(X.view()))
+        log_probability = classifier.predict_log_proba(X.view(), thread_count=self._n_threads())
+        return class_log_odds(log_probability)
+
+    def _n_threads(self) -> int:
+        return self.n_jobs or torch.get_num_threads()

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from skl2onnx import to_onnx
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.datasets import load_wine
 from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -148,6 +148,28 @@ class Broken(Sound):
         raise RuntimeError("out of order")
 
 
+class Unmade(ExtraTreesDetector):
+    save = None
+
+    def __init__(self, n_estimators=100):
+        super().__init__(n_estimators)
+
+
+class Thresholded(OutlierMixin, BaseEstimator):
+    """In scikit-learn's manner, with a threshold of its own scores under another sign."""
+
+    def fit(self, X, y=None):
+        self.center_ = X.mean(axis=0)
+        self.threshold_ = np.quantile(-self.distance(X), 0.1)
+        return self
+
+    def distance(self, X):
+        return np.abs(X - self.center_).max(axis=1)
+
+    def decision_function(self, X):
+        return -self.distance(X) - self.threshold_
+
+
 class FarInfinite(Sound):
     def decision_function(self, X):
         return np.where(np.abs(X).max(axis=1) > 20, np.inf, super().decision_function(X))
@@ -175,6 +197,7 @@ class Global(ExtraTreesDetector):
         (Forgetful, "must score as before"),
         (Imputes, "refuse rows with NaN"),
         (Broken, "out of order"),
+        (Unmade, "must be made with random_state=0"),
     ],
 )
 def test_each_fault_is_told_in_a_sentence(cls, sentence):
@@ -182,6 +205,26 @@ def test_each_fault_is_told_in_a_sentence(cls, sentence):
     faults = detectors.check_detector("faulty")
     assert any(sentence in fault for fault in faults), faults
     assert all(fault.startswith("faulty: ") and fault.endswith(".") for fault in faults)
+
+
+def test_an_outlier_detector_of_ones_own_flags_what_it_calls_an_outlier(rows):
+    detectors.register("thresholded", f"{__name__}:Thresholded")
+    normals = rows[0][rows[1] == 0]
+    detector = detectors.make("thresholded").fit(*rows)
+    flagged = (
+        Thresholded()
+        .fit(detector.scaler_.transform(normals))
+        .decision_function(detector.scaler_.transform(normals))
+    )
+    np.testing.assert_array_equal(detector.predict(normals), flagged < 0)
+    assert flagged.min() < 0 < flagged.max()
+
+
+def test_training_scores_of_pyods_detectors_are_their_own(rows):
+    X, y = rows
+    detector = detectors.make("pyod:KNN").fit(X, y)
+    assert detector.labels_[y == 0].mean() == pytest.approx(0.1, abs=0.01)
+    assert not np.allclose(detector.decision_scores_, detector.decision_function(X))
 
 
 def test_two_methods_are_enough(rows, tmp_path):

@@ -464,17 +464,19 @@ def test_bad_argument_is_one_sentence(module, tmp_path):
 
 def kept_search(algo, queries, bypasses, successes):
     counts = {"queries": queries, "bypasses": bypasses, "successes": successes}
+    counts["episodes"] = 200 + successes
     return {"set": "wine", "detector": "extra-trees", "algo": algo, **counts}
 
 
 def test_search_compares_with_the_random_policy_and_keeps_what_is_finished(tmp_path):
     settings = SearchSettings(data=("wine",), detectors=("extra-trees",), workers=1, out=tmp_path)
-    records = [kept_search("random", 2000, 10, 1), kept_search("ppo", 1000, 50, 0)]
+    records = [kept_search("random", 2000, 10, 10), kept_search("ppo", 1000, 50, 40)]
     write_json(tmp_path / "cells" / "extra-trees" / "wine-unseen-40000-0.json", records)
     ppo = search(settings).loc["extra-trees, ppo"]
     assert ppo["bypasses per 1000"] == 50
     assert ppo["bypasses, times random's"] == 10
-    assert ppo["successes, times random's"] == 0
+    assert ppo["successes, times random's"] == pytest.approx(8)
+    assert ppo["starts counted"] == pytest.approx(4 * 2210 / 1240)
     assert (tmp_path / "search.md").exists()
 
 

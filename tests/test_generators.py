@@ -329,12 +329,20 @@ def test_loaded_generator_goes_on_as_the_saved_one_would(rows, id, tmp_path):
     np.testing.assert_array_equal(goes_on, saved)
 
 
-def test_one_wild_value_leaves_the_scale_of_a_column_as_it_was():
-    X = np.random.default_rng(0).standard_normal((500, 1))
-    X[0] = 1e6
+@pytest.mark.parametrize("unit", [1.0, 1e-20])
+def test_one_wild_value_leaves_the_scale_of_a_column_as_it_was(unit):
+    X = unit * np.random.default_rng(0).standard_normal((500, 1))
+    X[0] = 1e6 * unit
     scaled = RowScaler(1).fit(X)(X)[1:]
     assert scaled.std() == pytest.approx(1, abs=0.1)
     assert scaled.mean() == pytest.approx(0, abs=0.1)
+
+
+def test_rows_stay_within_32_bit_floats():
+    largest = float(np.finfo(np.float32).max)
+    X = np.linspace(-largest, largest, 300)[:, None]
+    rows = RowScaler(1).fit(X).inverse(torch.tensor([[-99.0], [99.0]]))
+    assert rows.tolist() == [[-largest], [largest]]
 
 
 def test_column_that_varies_in_a_few_rows_only_is_scaled_by_them():

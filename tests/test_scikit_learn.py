@@ -108,5 +108,7 @@ def test_any_two_labels_serve_and_the_higher_is_the_anomaly(rows):
     np.testing.assert_array_equal(detector.predict(X), words)
     with pytest.raises(ValueError, match="labels were"):
         detector.partial_fit(X, y)
+    with pytest.warns(UserWarning, match="The label usual is taken .* 83% of the rows"):
+        encode_labels(np.where(y == 1, "odd", "usual"))
     with pytest.warns(UserWarning, match="-1"):
         encode_labels(np.where(y == 1, 1, -1))
