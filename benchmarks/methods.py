@@ -103,7 +103,7 @@ PEERS: dict[str, Factory] = {
     ),
     "catboost": partial(
         supervised,
-        "catboost:CatBoostClassifier",
+        "benchmarks.catboost_peer:OneThreadCatBoost",
         iterations=500,
         thread_count=1,
         verbose=False,
