@@ -59,11 +59,9 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
     except AssertionError as error:  # with which Stable-Baselines3 refuses a space
         reason = " ".join(str(error).split())
         raise InputError(f"The algorithm {algo!r} does not fit the env: {reason}") from error
-    missing = [name for name in NEEDED if not hasattr(agent, name)]
-    if missing:
-        raise InputError(
-            f"The algorithm {algo!r} has no {missing[0]}, which the loop needs; add it."
-        )
+    for name in NEEDED:
+        if not hasattr(agent, name):
+            raise InputError(f"The algorithm {algo!r} has no {name}, which the loop needs; add it.")
     return agent
 
 

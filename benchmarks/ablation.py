@@ -117,10 +117,11 @@ def summarise(done: pd.DataFrame) -> pd.DataFrame:
         tests[f"p, {protocol}"] = pd.Series(
             {row: p_value(auroc[row], auroc[before]) for before, row in pairwise(rows)}
         )
-    sums = comparable(done).groupby("method")[["queries", "bypasses", "successes"]].sum(min_count=1)
+    shared = comparable(done)
+    sums = shared.groupby("method")[["queries", "bypasses", "successes"]].sum(min_count=1)
     columns["bypasses per 1000"] = 1000 * sums["bypasses"] / sums["queries"]
     columns["found per 1000"] = 1000 * sums["successes"] / sums["queries"]
-    table = pd.DataFrame(columns | times(comparable(done)) | tests)
+    table = pd.DataFrame(columns | times(shared) | tests)
     table = table.loc[[name for name in ROWS if name in table.index]]
     return table.rename(index={name: label for name, (label, _) in ROWS.items()})
 
