@@ -186,7 +186,10 @@ def test_agents_observe_anew_after_a_retraining(rows):
 
 
 class SeedingPPO(PPO):
-    """PPO that seeds its env whenever it learns."""
+    """PPO of short rollouts that seeds its env whenever it learns."""
+
+    def __init__(self, policy, env, **settings):
+        super().__init__(policy, env, **settings | {"n_steps": 256})
 
     def learn(self, *arguments, **keywords):
         self.env.seed(0)
