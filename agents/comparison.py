@@ -8,7 +8,7 @@ from agents.monitor import totals
 from agents.report import DETECTION_COLUMNS, format_table
 from agents.runs import open_run
 from common.errors import InputError
-from common.files import read_json
+from common.files import read_json, reading_saved
 
 SEARCH_COLUMNS = ("queries", "bypasses", "successes", "bypasses_per_1000", "bank")
 
@@ -26,12 +26,13 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
     if len({folder.resolve() for folder in folders}) < 2:
         raise InputError("--compare needs two run folders or more; pass --compare DIR DIR.")
     runs = {shortest(folder, folders): open_run(folder) for folder in folders}
-    metrics = {name: read_json(run.folder / "metrics.json") for name, run in runs.items()}
-    detection = {
-        f"{name}, {when}": measures
-        for name, figures in metrics.items()
-        for when, measures in figures["detection"].items()
-    }
+    searches, detection = {}, {}
+    for name, run in runs.items():
+        metrics = read_json(run.folder / "metrics.json")
+        with reading_saved(run.folder):
+            searches[name] = search(metrics["history"], len(run.rows()["bank"]))
+            for when, measures in metrics["detection"].items():
+                detection[f"{name}, {when}"] = dict(measures)
     settings = sorted({key for run in runs.values() for key in run.config} - {"out"})
     values = {key: {name: run.config.get(key) for name, run in runs.items()} for key in settings}
     return {
@@ -40,10 +41,7 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
             for key, by_run in values.items()
             if any(value != next(iter(by_run.values())) for value in by_run.values())
         },
-        "search": {
-            name: search(figures["history"], len(runs[name].rows()["bank"]))
-            for name, figures in metrics.items()
-        },
+        "search": searches,
         "detection": detection,
     }
 

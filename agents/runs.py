@@ -12,12 +12,19 @@ import detectors
 from agents.agent import save_agent
 from agents.hardening import Hardened
 from common.errors import InputError
-from common.files import read_json, replacing, write_json
+from common.files import read_json, reading_saved, replacing, write_json
 from common.weights import load_weights, save_weights
 from data import Split, Table
 from detectors.base import Detector
 
-NEEDED_SETTINGS = {"detector", "generator", "algo", "seed", "synthetic_weight"}
+NEEDED_SETTINGS: dict[str, type | tuple[type, ...]] = {
+    "detector": str,
+    "generator": str,
+    "algo": str,
+    "seed": int,
+    "synthetic_weight": (int, float),
+}
+ROWS = ("X_train", "y_train", "X_test", "y_test", "bank", "references")
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,15 @@ class Run:
     def rows(self) -> dict[str, np.ndarray]:
         """Return `X_train`, `y_train`, `X_test`, `y_test`, `bank` and the gate's `references`."""
         tensors = load_weights(self.folder / "rows.safetensors")
-        return {name: tensor.numpy() for name, tensor in tensors.items()}
+        with reading_saved(self.folder):
+            return {name: tensors[name].numpy() for name in ROWS}
 
     def feature_names(self) -> list[str]:
         """Return the names of the rows' columns, in their order."""
-        return read_json(self.folder / "columns.json")
+        names = read_json(self.folder / "columns.json")
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise InputError(f"{self.folder / 'columns.json'} is no list of names; train again.")
+        return names
 
     def check_backend(self) -> None:
         """Raise `InputError` where the detector is unknown, with the plugins that brought it."""
@@ -94,7 +105,9 @@ def open_run(folder: Path, backend: str | None = None) -> Run:
     if not folder.is_dir():
         raise InputError(f"There is no run folder {folder}; pass one written by train.py.")
     config = read_json(folder / "config.json")
-    if not isinstance(config, dict) or not config.keys() >= NEEDED_SETTINGS:
+    if not isinstance(config, dict) or not all(
+        isinstance(config.get(name), kind) for name, kind in NEEDED_SETTINGS.items()
+    ):
         raise InputError(f"{folder / 'config.json'} lacks settings; train the run again.")
     if backend not in (None, config["detector"]):
         raise InputError(

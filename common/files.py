@@ -46,7 +46,9 @@ def reading_saved(folder: Path | str) -> Iterator[None]:
     """Raise `InputError` where what is read from `folder` is not what this version writes."""
     try:
         yield
-    except (KeyError, TypeError, RuntimeError) as error:
+    except InputError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{folder} was saved by another version; train it again.") from error
 
 

@@ -16,9 +16,16 @@ T = TypeVar("T")
 def unknown(kind: str, name: str, choices: Iterable[str]) -> InputError:
     """Build the error for a name that is not among `choices`, with the nearest ones."""
     choices = sorted(choices)
-    near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    near = nearest(name, choices)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}."
     return InputError(f"Unknown {kind} {name!r}; {hint}")
+
+
+def nearest(name: str, choices: Iterable[str]) -> list[str]:
+    """Return up to three of `choices` that are like `name`, capital letters or not."""
+    spelled = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(name.lower(), spelled, n=3, cutoff=0.5)
+    return [spelled[choice] for choice in near]
 
 
 def check_names(kind: str, names: Iterable[str], choices: Collection[str]) -> None:

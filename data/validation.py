@@ -6,13 +6,13 @@ them is a choice about the data, and a fill learnt from all rows would leak test
 training. Impute, or drop the row or column, first. Booleans and numbers held as text are cast.
 """
 
-import difflib
 import reprlib
 
 import numpy as np
 import pandas as pd
 
 from common.errors import InputError
+from common.registry import nearest
 from data.table import Table
 
 MIN_ROWS = 20
@@ -160,7 +160,7 @@ def first_row(bad: np.ndarray) -> int:
 
 def missing_column(columns: list[str], wanted: str, kind: str, name: str) -> InputError:
     """Build the error for an absent column, with the nearest columns or the first ones."""
-    near = difflib.get_close_matches(wanted, columns, n=3, cutoff=0.5)
+    near = nearest(wanted, columns)
     more = ", ..." if len(columns) > LISTED_COLUMNS else ""
     hint = (
         f"did you mean {' or '.join(near)}?"

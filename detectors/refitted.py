@@ -46,6 +46,6 @@ class RefittedDetector(Detector):
         settings = read_json(Path(folder) / "settings.json")
         rows = load_weights(Path(folder) / "rows.safetensors")
         with reading_saved(folder):
-            detector = cls(**settings)
+            detector = cls(random_state=settings.pop("random_state"), **settings)
             arrays = [rows[name].numpy() for name in ("X", "y", "weight", "synthetic")]
-        return detector.fit(*arrays)
+            return detector.fit(*arrays)

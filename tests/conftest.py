@@ -47,6 +47,15 @@ def scenario(fitted_scenario) -> Scenario:
     return replace(fitted_scenario, bank=fitted_scenario.bank.copy())
 
 
+RUN_SETTINGS = {  # what a run's config must hold
+    "detector": "catboost",
+    "generator": "cvae",
+    "algo": "ppo",
+    "seed": 0,
+    "synthetic_weight": 0.5,
+}
+
+
 class Reached(Exception):
     """The loop is called, with the arguments that it holds."""
 

@@ -9,7 +9,7 @@ import pytest
 import sb3_contrib
 import stable_baselines3
 import torch
-from conftest import blobs
+from conftest import RUN_SETTINGS, blobs
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3 import PPO
@@ -23,7 +23,7 @@ from agents.hardening import harden, round_weights
 from agents.monitor import SearchCounts, SearchMonitor
 from agents.report import detection_metrics
 from agents.rollout import Arena
-from agents.runs import NEEDED_SETTINGS, find_run, write_run
+from agents.runs import find_run, write_run
 from agents.settings import HardeningSettings
 from common.errors import InputError
 from common.files import write_json
@@ -166,7 +166,7 @@ def test_any_seed_serves(scenario):
 
 @pytest.mark.parametrize(
     ("algo", "sentence"),
-    [("pppo", "did you mean"), ("no_module:Class", "no_module"), ("agents.controls:No", "No")],
+    [("PPPO", "did you mean ppo"), ("no_module:Class", "no_module"), ("agents.controls:No", "No")],
 )
 def test_unknown_algorithm_is_one_sentence(algo, sentence, scenario):
     with pytest.raises(InputError, match=sentence):
@@ -465,10 +465,9 @@ def test_diversity_is_the_mean_distance_to_the_nearest_other_success(scenario):
 
 
 def test_the_latest_run_that_fits_is_found(tmp_path):
-    config = dict.fromkeys(NEEDED_SETTINGS, 0)
     backends = ["mamba-moe", "catboost", "mamba-moe", "catboost"]
     for name, detector in enumerate(backends):
-        write_json(tmp_path / str(name) / "config.json", {**config, "detector": detector})
+        write_json(tmp_path / str(name) / "config.json", {**RUN_SETTINGS, "detector": detector})
     assert find_run(tmp_path).folder.name == "3"
     assert find_run(tmp_path, "mamba-moe").folder.name == "2"
     assert find_run(tmp_path, "extra-trees") is None

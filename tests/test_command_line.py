@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Reached, blobs, stop
+from conftest import RUN_SETTINGS, Reached, blobs, stop
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import detectors
 from agents.comparison import compare
 from agents.hardening import harden
 from agents.report import detection_metrics
-from agents.runs import NEEDED_SETTINGS, write_run
+from agents.runs import ROWS, open_run, write_run
 from agents.settings import HardeningSettings
 from common.errors import InputError, run_command
 from common.files import check_folder, write_json
@@ -398,9 +398,7 @@ def test_seed_and_protocol_of_the_command_line_reach_split_and_loop(tmp_path, mo
 
 
 def write_figures(folder, **found) -> None:
-    write_json(
-        folder / "config.json", {**dict.fromkeys(NEEDED_SETTINGS, 0), "out": str(folder), **found}
-    )
+    write_json(folder / "config.json", {**RUN_SETTINGS, "out": str(folder), **found})
     write_json(
         folder / "metrics.json",
         {
@@ -411,7 +409,7 @@ def write_figures(folder, **found) -> None:
             ],
         },
     )
-    save_weights(folder / "rows.safetensors", {"bank": torch.zeros(7, 2)})
+    save_weights(folder / "rows.safetensors", {name: torch.zeros(7, 2) for name in ROWS})
 
 
 def test_compared_runs_are_told_apart_and_their_rounds_are_added_up(tmp_path):
@@ -428,10 +426,36 @@ def test_compared_runs_are_told_apart_and_their_rounds_are_added_up(tmp_path):
     assert compared["search"] == dict.fromkeys(names, found)
 
 
+@pytest.mark.parametrize("name", RUN_SETTINGS)
+def test_a_config_without_a_setting_or_with_a_foreign_one_is_refused(name, tmp_path):
+    for value in (None, ["a"], {}):
+        write_json(tmp_path / "config.json", {**RUN_SETTINGS, name: value})
+        with pytest.raises(InputError, match=r"config.json lacks settings"):
+            open_run(tmp_path)
+
+
+@pytest.mark.parametrize("metrics", [{}, [], None, {"detection": {}, "history": [{}]}])
+def test_foreign_metrics_and_names_are_refused(metrics, tmp_path):
+    for name in "ab":
+        write_figures(tmp_path / name)
+    write_json(tmp_path / "a" / "metrics.json", metrics)
+    with pytest.raises(InputError, match="a was saved by another version"):
+        compare([tmp_path / "a", tmp_path / "b"])
+    write_json(tmp_path / "b" / "columns.json", {"a": metrics})
+    with pytest.raises(InputError, match=r"columns.json is no list of names"):
+        open_run(tmp_path / "b").feature_names()
+
+
+def test_a_refitted_detector_without_its_settings_is_refused(rows, tmp_path):
+    ExtraTreesDetector(n_estimators=3).fit(*rows).save(tmp_path)
+    for settings in ({}, {"random_state": 0, "n_estimators": "x"}, [], None):
+        write_json(tmp_path / "settings.json", settings)
+        with pytest.raises(InputError, match="was saved by another version"):
+            ExtraTreesDetector.load(tmp_path)
+
+
 def test_a_run_of_another_backend_than_the_envs_is_refused(tmp_path):
-    write_json(
-        tmp_path / "config.json", {**dict.fromkeys(NEEDED_SETTINGS, 0), "detector": "catboost"}
-    )
+    write_json(tmp_path / "config.json", RUN_SETTINGS)
     with pytest.raises(InputError, match="hardened catboost, not extra-trees"):
         evaluate(EvaluateConfig("LatentAnomaly/extra-trees-v0", run=tmp_path))
 
