@@ -36,11 +36,20 @@ def check_names(kind: str, names: Iterable[str], choices: Collection[str]) -> No
 
 
 def load_attribute(entry_point: str) -> Any:
-    """Import `module:attribute`; raise `InputError` where either does not exist."""
+    """Import `module:attribute`.
+
+    Raises:
+        InputError: either does not exist, or the module needs a package that is not installed.
+    """
     module, _, attribute = entry_point.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and not f"{module}.".startswith(f"{missing}."):
+            raise InputError(
+                f"{entry_point!r} needs the package {missing!r}; install it."
+            ) from error
         raise InputError(
             f"Cannot load {entry_point!r} ({error}); the form is module:attribute."
         ) from error

@@ -28,7 +28,7 @@ from agents.hardening import harden
 from agents.settings import HardeningSettings
 from common.errors import InputError
 from common.files import write_json
-from common.registry import load_plugins
+from common.registry import load_attribute, load_plugins
 from detectors.adapter import AdaptedDetector
 from detectors.base import Detector
 from detectors.families import pyod_modules
@@ -326,6 +326,15 @@ def test_confident_boosted_trees_keep_their_ranking(plain):
     assert scores.min() < -7
     assert len(np.unique(scores)) == len(np.unique(own))
     assert (np.diff(scores[own.argsort()]) >= 0).all()
+
+
+def test_package_that_a_backend_needs_is_named(tmp_path, monkeypatch):
+    (tmp_path / "needy.py").write_text("import absent_package")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match="'needy:Mine' needs the package 'absent_package'"):
+        load_attribute("needy:Mine")
+    with pytest.raises(InputError, match="the form is module:attribute"):
+        load_attribute("absent_package:Mine")
 
 
 @pytest.mark.parametrize("id", ["pyod:COF", "pyod:SOD", "pyod:CD"])
