@@ -42,7 +42,11 @@ class RefittedDetector(Detector):
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """Fit again on the rows that `save` wrote, with the same settings and seed."""
+        """Fit again on the rows that `save` wrote, with the same settings and seed.
+
+        Raises:
+            InputError: a file is missing or broken, or another version wrote it.
+        """
         settings = read_json(Path(folder) / "settings.json")
         rows = load_weights(Path(folder) / "rows.safetensors")
         with reading_saved(folder):

@@ -446,14 +446,6 @@ def test_foreign_metrics_and_names_are_refused(metrics, tmp_path):
         open_run(tmp_path / "b").feature_names()
 
 
-def test_a_refitted_detector_without_its_settings_is_refused(rows, tmp_path):
-    ExtraTreesDetector(n_estimators=3).fit(*rows).save(tmp_path)
-    for settings in ({}, {"random_state": 0, "n_estimators": "x"}, [], None):
-        write_json(tmp_path / "settings.json", settings)
-        with pytest.raises(InputError, match="was saved by another version"):
-            ExtraTreesDetector.load(tmp_path)
-
-
 def test_a_run_of_another_backend_than_the_envs_is_refused(tmp_path):
     write_json(tmp_path / "config.json", RUN_SETTINGS)
     with pytest.raises(InputError, match="hardened catboost, not extra-trees"):

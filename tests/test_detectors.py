@@ -365,6 +365,14 @@ def test_settings_that_this_version_does_not_know_are_refused_in_one_sentence(fi
         detectors.load(id, tmp_path)
 
 
+def test_a_refitted_detector_without_its_settings_is_refused(fitted, tmp_path):
+    fitted["extra-trees"].save(tmp_path)
+    for foreign in ({}, {"random_state": 0, "n_estimators": "x"}, [], None):
+        write_json(tmp_path / "settings.json", foreign)
+        with pytest.raises(InputError, match="was saved by another version"):
+            detectors.load("extra-trees", tmp_path)
+
+
 def test_flagship_of_a_version_that_counted_less_is_refused_in_one_sentence(fitted, tmp_path):
     fitted["mamba-moe"].save(tmp_path)
     settings = read_json(tmp_path / "settings.json")
