@@ -14,7 +14,7 @@ import detectors
 from common.errors import check_at_least, run_command
 from common.files import check_file, write_json
 from common.registry import load_plugins
-from envs import FLAGSHIP, env_id
+from envs.registration import FLAGSHIP, env_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 N_LANES = 64
 DEFAULT_DATA = "digits"
 DEFAULT_PROTOCOL = "unseen"
-ENV_IDS = [FLAGSHIP, *map(env_id, detectors.ids()), "LatentAnomaly/<detector>-v0", "module:id"]
+ENV_IDS = [FLAGSHIP, *map(env_name, detectors.ids()), "LatentAnomaly/<detector>-v0", "module:id"]
 
 
 @dataclass(frozen=True)

@@ -158,14 +158,14 @@ class Search:
 
 
 def make_detector(settings: HardeningSettings, seed: int) -> Detector:
-    """Build the backend; `device` goes to those that take one.
+    """Build the backend; a `device` goes to those that take one.
 
     Raises:
         InputError: there is a `contamination`, which the backend does not take.
     """
     detector = detectors.make(settings.detector, random_state=seed)
     accepted = detector.get_params()
-    if "device" in accepted:
+    if settings.device is not None and "device" in accepted:
         detector.set_params(device=settings.device)
     if settings.contamination is not None:
         if "contamination" not in accepted:

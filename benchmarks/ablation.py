@@ -88,7 +88,7 @@ def ablate(settings: GridSettings) -> None:
     done = results[results["error"] == ""]
     sections = [
         "Bypasses are candidates that the detector calls normal; found are those also feasible and"
-        " new. p is the paired test against the row before.\n",
+        " new, without a gate only new. p is the paired test against the row before.\n",
         f"{coverage(done)}\n\n{markdown(summarise(done))}\n",
         *(
             f"{markdown(table)}\n"

@@ -22,7 +22,7 @@ def torch_seed(seed: int) -> Iterator[torch.Generator]:
     """
     seed %= 2**63  # all that torch takes
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)
 
 
@@ -30,11 +30,11 @@ def as_seed(random_state: RandomState) -> int:
     """Return an integer itself; otherwise draw a seed, from a `RandomState` or from NumPy's own.
 
     Raises:
-        InputError: the integer is negative.
+        InputError: the integer is negative, or not below 2**32.
     """
     if isinstance(random_state, Integral):
-        if random_state < 0:
-            raise InputError(f"random_state is {random_state}; give at least 0.")
+        if not 0 <= random_state < 2**32:
+            raise InputError(f"random_state is {random_state}; give at least 0 and below 2**32.")
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
 

@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.divisor import divisor
+
 LINEAR_RANGE = 3.0
 WINSOR = 0.01
 REACH = 1.0
@@ -54,7 +56,7 @@ class RowScaler(nn.Module):
         spread = core.std(axis=0)
         spread = np.where(spread > 1e-12 * np.abs(core).max(axis=0), spread, X.std(axis=0))
         self.center.copy_(torch.from_numpy(core.mean(axis=0)))
-        self.scale.copy_(torch.from_numpy(np.where(spread > 0, spread, 1.0)))
+        self.scale.copy_(torch.from_numpy(divisor(spread, X)))
         self.whole.copy_(torch.from_numpy((np.round(X) == X).all(axis=0)))
         scaled = self(X).double()
         reach = torch.from_numpy(np.where(np.ptp(X, axis=0) > 0, REACH, 0.0))

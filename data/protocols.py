@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
 
+from common.divisor import divisor
 from common.errors import InputError
 from common.randomness import draw_seed
 from common.registry import check_names
@@ -134,8 +135,8 @@ def anomaly_clusters(
     anomalies = np.flatnonzero(table.y)
     if table.kind is not None and len(kinds := np.unique(table.kind[anomalies])) > 1:
         return table.kind, kinds
-    scale = table.X[train].std(axis=0)
-    rows = (table.X[anomalies] - table.X[train].mean(axis=0)) / np.where(scale > 0, scale, 1)
+    seen = table.X[train]
+    rows = (table.X[anomalies] - seen.mean(axis=0)) / divisor(seen.std(axis=0), seen)
     n_clusters = min(CLUSTERS, max(2, len(anomalies) // ROWS_PER_CLUSTER), len(anomalies))
     kmeans = KMeans(n_clusters, n_init=10, random_state=draw_seed(rng)).fit(rows)
     cluster = np.zeros_like(table.y)

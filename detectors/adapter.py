@@ -15,6 +15,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.preprocessing import StandardScaler
 
 import detectors
+from common.divisor import divisor
 from common.errors import InputError
 from common.randomness import RandomState, global_seed
 from common.scaling import WINSOR, compress
@@ -45,7 +46,7 @@ class Score:
         core = np.clip(normal, *np.quantile(normal, [WINSOR, 1 - WINSOR]))
         if zero is None:
             zero = float(np.quantile(normal, 1 - CONTAMINATION))
-        return cls(float(zero), float(core.std()) or 1.0)
+        return cls(float(zero), float(divisor(core.std(), core)))
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """Convert scores, float (n,), to float64 (n,)."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import (
@@ -125,8 +126,8 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the probabilities of normal and of anomaly, float64 (n, 2)."""
-        anomaly = 1 / (1 + np.exp(-np.clip(self.decision_function(X), -500, 500)))
-        return np.column_stack([1 - anomaly, anomaly])
+        log_odds = self.decision_function(X)
+        return expit(np.column_stack([-log_odds, log_odds]))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return 1 where the score exceeds `threshold_`, else 0, or the labels in their stead."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from scipy.special import logit
 
 from common.scaling import compress
 
@@ -22,5 +23,4 @@ def class_log_odds(logarithm: np.ndarray) -> np.ndarray:
 
 def vote_log_odds(share: np.ndarray) -> np.ndarray:
     """Return log-odds of shares of votes, float64 (n,), kept 0.001 away from 0 and 1."""
-    clipped = share.clip(NO_VOTE, 1 - NO_VOTE)
-    return np.log(clipped / (1 - clipped))
+    return logit(share.clip(NO_VOTE, 1 - NO_VOTE))

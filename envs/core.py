@@ -1,6 +1,7 @@
 """The env's arithmetic for N lanes at once; every face of the env is built on it."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from numbers import Real
 from types import SimpleNamespace
@@ -58,18 +59,18 @@ class LatentCore:
     ) -> None:
         self.scenario, self.horizon = scenario, horizon
         self.step_size, self.weights = step_size, weights
-        self._search(scenario.generator)
+        self.restore()
         self.latent_dim = scenario.generator.latent_dim
         self.limit = float(self.latents.abs().max()) + 1
         self.z = torch.zeros(n_lanes, self.latent_dim)
         self.elapsed = torch.zeros(n_lanes, dtype=torch.int64)
         self.samples = np.zeros((n_lanes, scenario.X.shape[1]))
         self.measures = Measures(*torch.zeros(3, n_lanes))
-        self.restore()
 
     def restore(self) -> None:
-        """Go back to the scenario's own detector and bank."""
+        """Go back to the scenario's own detector, generator and bank."""
         self.detector = self.scenario.detector
+        self._search(self.scenario.generator)
         self._keep(self.scenario.bank)
 
     def settle(self) -> None:
@@ -152,7 +153,7 @@ class LatentCore:
         success = bypass & (self.measures.margin > 0) & (self.measures.novelty > MIN_NOVELTY)
         terms = reward_terms(before, self.measures, success, self.weights)
         reward = torch.stack(list(terms.values())).sum(dim=0)
-        return Step(self.samples.copy(), self.measures, bypass, success, terms, reward)
+        return Step(self.samples.copy(), deepcopy(self.measures), bypass, success, terms, reward)
 
     def observe(self) -> np.ndarray:
         """Return observations, float32 (N, latent_dim + 4).

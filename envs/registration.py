@@ -22,17 +22,23 @@ FORM = re.compile(rf"(?:(?P<module>[\w.]+):)?(?P<name>{NAMESPACE}(?:/(?P<backend
 def env_id(detector: str) -> str:
     """Return the id of the env that attacks the backend `detector`, and register it.
 
-    Gymnasium takes a colon for the end of a module's name and allows no slash in an env's, so `:`
-    becomes `.` and anything else but letters, digits, `_`, `.` and `-` becomes `-`:
-    `pyod:LOF` is attacked in `LatentAnomaly/pyod.LOF-v0`.
-
     Raises:
         InputError: another backend has that id, as `onnx:a/b` and `onnx:a-b` would.
     """
-    allowed = re.sub(r"[^\w.-]", "-", detector.replace(":", "."))
-    name = f"{NAMESPACE}/{allowed}-v0"
+    name = env_name(detector)
     register(name, detector)
     return name
+
+
+def env_name(detector: str) -> str:
+    """Return the id that the env of the backend `detector` has or would have.
+
+    Gymnasium takes a colon for the end of a module's name and allows no slash in an env's, so `:`
+    becomes `.` and anything else but letters, digits, `_`, `.` and `-` becomes `-`:
+    `pyod:LOF` is attacked in `LatentAnomaly/pyod.LOF-v0`.
+    """
+    allowed = re.sub(r"[^\w.-]", "-", detector.replace(":", "."))
+    return f"{NAMESPACE}/{allowed}-v0"
 
 
 def register_envs() -> None:

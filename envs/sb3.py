@@ -14,8 +14,9 @@ from common.errors import InputError
 class SB3VecEnv(VecEnv):
     """Adapts a vector env with `AutoresetMode.SAME_STEP` to Stable-Baselines3.
 
-    A finished lane's info holds `terminal_observation`, `TimeLimit.truncated`, `is_success` and
-    `episode` with the return `r` and the length `l`.
+    A lane's info is that of its step. A finished lane's also holds `terminal_observation`,
+    `TimeLimit.truncated`, `is_success` and `episode` with the return `r` and the length `l`; what
+    is told of its new episode is in `reset_infos`.
 
     Raises:
         InputError: the env resets a finished lane in the next step, or not at all.
@@ -41,7 +42,7 @@ class SB3VecEnv(VecEnv):
         observations, infos = self.env.reset(seed=self._seeds[0], options=options or None)
         self._reset_seeds()
         self._reset_options()
-        self.reset_infos = [lane_info(infos, lane) for lane in range(self.num_envs)]
+        self.reset_infos = by_lane(infos, self.num_envs)
         self.returns[:], self.lengths[:] = 0, 0
         return observations
 
@@ -55,15 +56,17 @@ class SB3VecEnv(VecEnv):
         done = terminated | truncated
         self.returns += rewards
         self.lengths += 1
-        lane_infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        lane_infos = by_lane(infos, self.num_envs)
+        final_infos = by_lane(infos.get("final_info", {}), self.num_envs)
         for lane in np.flatnonzero(done):
+            self.reset_infos[lane] = lane_infos[lane]
             lane_infos[lane] = {
+                **final_infos[lane],
                 "terminal_observation": infos["final_obs"][lane],
                 "TimeLimit.truncated": bool(truncated[lane] and not terminated[lane]),
                 "is_success": bool(terminated[lane]),
                 "episode": {"r": float(self.returns[lane]), "l": int(self.lengths[lane])},
             }
-            self.reset_infos[lane] = lane_info(infos, lane)
         self.returns[done], self.lengths[done] = 0, 0
         return observations, rewards.astype(np.float32), done, lane_infos
 
@@ -96,11 +99,14 @@ class SB3VecEnv(VecEnv):
         return [None] * self.num_envs
 
 
-def lane_info(infos: dict[str, Any], lane: int | np.integer) -> dict[str, Any]:
-    """Return what a vector env's infos say of one lane, but for its last step before a reset."""
-    own = {}
+def by_lane(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:
+    """Part a vector env's infos by lane, but for what they say of last steps before a reset."""
+    lanes: list[dict[str, Any]] = [{} for _ in range(num_envs)]
     for name, values in infos.items():
-        told = infos.get(f"_{name}")  # wrappers leave it out within a dict that has one
-        if not name.startswith(("_", "final_")) and (told is None or told[lane]):
-            own[name] = lane_info(values, lane) if isinstance(values, dict) else values[lane]
-    return own
+        if name.startswith(("_", "final_")):
+            continue
+        told = infos.get(f"_{name}", np.ones(num_envs, dtype=np.bool_))  # a dict's may stand for it
+        own = by_lane(values, num_envs) if isinstance(values, dict) else values
+        for lane in np.flatnonzero(told).tolist():
+            lanes[lane][name] = own[lane]
+    return lanes

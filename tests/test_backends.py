@@ -381,6 +381,15 @@ def test_id_whose_env_would_be_another_ones_is_refused_and_forgotten():
     assert find_env("LatentAnomaly/pyod.LOF-v0")[1] == "pyod:LOF"
 
 
+def test_package_whose_env_id_is_taken_does_not_stop_the_command_line(tmp_path):
+    (tmp_path / "bad-0.1.dist-info").mkdir()
+    offered = "[swift_hydra.detectors]\npyod.LOF = somewhere:Else\n"
+    (tmp_path / "bad-0.1.dist-info" / "entry_points.txt").write_text(offered)
+    line = [sys.executable, str(PLUGIN.parent.parent / "evaluate.py"), "--help"]
+    done = subprocess.run(line, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_package_that_offers_a_taken_id_is_left_out_with_a_warning(monkeypatch):
     offered = EntryPoint("catboost", "somewhere:Else", "swift_hydra.detectors")
     monkeypatch.setattr(common.registry, "entry_points", lambda group: [offered])

@@ -1,18 +1,16 @@
 """The grid, its tables, the peers and the ablation's variants."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import command
 from conftest import blobs
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -37,7 +35,6 @@ from envs.sb3 import SB3VecEnv
 from envs.vector import LatentAnomalyVectorEnv
 from swift_hydra import SwiftHydra
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = {
     "xgboost": ["xgboost"],
     "lightgbm": ["lightgbm"],
@@ -128,7 +125,6 @@ def test_cells_hold_the_figures_of_the_held_out_rows(settings):
     halves = data.split(data.load("wine"), "unseen", 1)
     assert cell["auroc"] == pytest.approx(roc_auc_score(halves.y_test, halves.X_test[:, 0]))
     assert (cell["n_train"], cell["n_test"]) == (len(halves.y_train), len(halves.y_test))
-    assert cell["fit_seconds"] >= 0
     assert cell["microseconds_a_row"] > 0
 
 
@@ -433,15 +429,10 @@ def test_ablation_tests_each_row_against_the_one_before():
     assert ratios.loc["mamba-moe"].tolist() == pytest.approx([6, 6.0])
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-
-
 def test_accuracy_command_writes_csv_and_tables(tmp_path):
     where = ["--protocols", "full", "few", "--seeds", 0, "--out", tmp_path]
     methods = ["--methods", "logistic-regression", "unhardened-extra-trees"]
-    run = ["benchmarks.accuracy", "--data", "wine", *methods, *where]
+    run = ["-m", "benchmarks.accuracy", "--data", "wine", *methods, *where]
     done = command(*run, "--workers", 1)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == (tmp_path / "accuracy.md").read_text().strip()
@@ -449,13 +440,13 @@ def test_accuracy_command_writes_csv_and_tables(tmp_path):
     results = read_results(tmp_path)
     assert len(results) == 4
     assert (results["error"] == "").all()
-    again = command("benchmarks.accuracy", "--tables-only", *methods, *where)
+    again = command("-m", "benchmarks.accuracy", "--tables-only", *methods, *where)
     assert again.stdout == done.stdout
 
 
 @pytest.mark.parametrize("module", ["benchmarks.accuracy", "benchmarks.ablation"])
 def test_bad_argument_is_one_sentence(module, tmp_path):
-    done = command(module, "--data", "wine", "--methods", "mamba-mo", "--out", tmp_path)
+    done = command("-m", module, "--data", "wine", "--methods", "mamba-mo", "--out", tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "did you mean mamba-moe" in done.stderr

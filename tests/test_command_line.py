@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import ROOT, command
 from conftest import RUN_SETTINGS, Reached, blobs, stop
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -29,13 +30,7 @@ from detectors.trees import ExtraTreesDetector
 from evaluate import EvaluateConfig, default_scenario, evaluate
 from train import TrainConfig, keep, train
 
-ROOT = Path(__file__).parent.parent
 QUICK = ["--rounds", "1", "--timesteps", "512", "--n-lanes", "16", "--n-background", "100"]
-
-
-def command(script: str, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    line = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +347,7 @@ def test_plugins_backend_is_trained_and_attacked(folder, csv):
 def test_plugin_module_is_imported_first(csv, tmp_path, monkeypatch):
     text = "import detectors\ndetectors.register('mine', 'sklearn.naive_bayes:GaussianNB')\n"
     (tmp_path / "mine.py").write_text(text)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    monkeypatch.syspath_prepend(tmp_path)
     data = ["--data", csv, "--label-column", "fraud", "--protocol", "full", "--out", tmp_path / "r"]
     plugin = ["--plugin", "mine"]
     done = command("train.py", *data, *QUICK, "--detector", "mine", *plugin)

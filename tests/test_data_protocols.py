@@ -209,6 +209,19 @@ def test_the_lowest_true_kinds_are_known_and_all_others_unseen(table, seed):
     assert known | unseen <= set(table.kind) - {0}
 
 
+@pytest.mark.parametrize("constant", [0.1, 0.3, 1.1])
+@pytest.mark.parametrize("size", [50, 57, 61, 70])
+def test_a_constant_column_does_not_move_the_clusters(size, constant):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((size + 40, 3)), np.repeat([0, 1], [size, 40])
+    known = []
+    for columns in (X, np.column_stack([X, np.full(len(X), constant)])):
+        names = [f"c{i}" for i in range(columns.shape[1])]
+        split = data.split(data.Table(columns, y, names, "made up"), "unseen", 0)
+        known.append(split.X_train[split.y_train == 1, :3])
+    np.testing.assert_array_equal(*known)
+
+
 @pytest.mark.parametrize(
     ("sizes", "known"),
     [

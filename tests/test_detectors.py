@@ -66,6 +66,8 @@ def test_vocabulary(fitted, rows, id):
     assert probability.shape == (len(X), 2)
     np.testing.assert_allclose(probability.sum(axis=1), 1)
     np.testing.assert_allclose(probability[:, 1], 1 / (1 + np.exp(-scores)), atol=1e-6)
+    certain = scores > 0
+    np.testing.assert_allclose(np.log(probability[certain, 0]), -np.logaddexp(0, scores[certain]))
     np.testing.assert_array_equal(detector.predict(X), (scores > detector.threshold_).astype(int))
     assert detector.n_features_in_ == X.shape[1]
 
@@ -534,7 +536,7 @@ def test_router_gives_each_row_top_k_gates_that_sum_to_one():
     with torch_seed(0) as generator:
         router = NoisyTopKRouter(5, 4, 2)
         x = torch.randn(50, 5, generator=generator)
-        noisy, chosen, balance = router(x, generator)
+        noisy, chosen, _ = router(x, generator)
     quiet, best = router.choose(router.gate(x))
     for gates, experts in ((noisy, chosen), (quiet, best)):
         assert gates.shape == experts.shape == (50, 2)
@@ -542,7 +544,30 @@ def test_router_gives_each_row_top_k_gates_that_sum_to_one():
         assert (gates > 0).all()
         torch.testing.assert_close(gates.sum(dim=1), torch.ones(50))
     assert not torch.equal(quiet, noisy)
-    assert balance >= 0
+
+
+def test_routers_balance_is_0_where_experts_are_used_alike_and_3_where_one_of_4_is():
+    router = NoisyTopKRouter(3, 4, 1)
+    for parameter in (router.gate.weight, router.gate.bias):
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.constant_(router.noise.bias, -50)
+    balances = []
+    for logit in (0.0, 50.0):
+        torch.nn.init.constant_(router.gate.bias[:1].data, logit)
+        balances.append(router(torch.ones(10, 3), torch.Generator())[2].item())
+    assert balances == pytest.approx([0, 3], abs=1e-6)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_synthetic_anomalies_without_weight_count_for_nothing(rows, label):
+    """Whether or not there are synthetic normal rows that have one."""
+    X, y = rows
+    detector = detectors.make("mamba-moe", **QUICK["mamba-moe"])
+    scores = detector.fit(X, y).decision_function(X)
+    more, labels = np.concatenate([X, X[:2] + 9]), np.append(y, [1, label])
+    weight, synthetic = np.append(sqrt_balanced_weights(y), [0, 1 - label]), np.arange(len(more))
+    detector.fit(more, labels, weight, synthetic >= len(X))
+    np.testing.assert_array_equal(detector.decision_function(X), scores)
 
 
 def test_number_of_experts_grows_with_complexity():
@@ -754,10 +779,11 @@ def test_settings_of_the_flagship_out_of_range_are_refused(rows, setting):
         MambaMoEDetector(**{setting: 0}).fit(*rows)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
 @pytest.mark.parametrize("id", BACKENDS)
-def test_negative_seed_is_refused(rows, id):
-    with pytest.raises(InputError, match="random_state is -1; give at least 0"):
-        detectors.make(id, random_state=-1).fit(*rows)
+def test_seed_out_of_range_is_refused(rows, id, seed):
+    with pytest.raises(InputError, match=f"random_state is {seed}; give at least 0"):
+        detectors.make(id, random_state=seed).fit(*rows)
 
 
 def test_opinions_are_combined_by_a_noisy_or(training):

@@ -6,23 +6,22 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import ROOT, command
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 import detectors
 import generators
 
-ROOT = Path(__file__).parent.parent
 PAGES = sorted(str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md"))
-COMMANDS = ("train.py", "evaluate.py", "score.py")
-SCRIPTS = {"python": sys.executable, **{name: str(ROOT / name) for name in COMMANDS}}
 
 
 def run_commands(example: Example) -> None:
     """Run a bash block's lines in the current folder, with this checkout's Python and scripts."""
     for line in example.parsed.splitlines():
-        words = [SCRIPTS.get(word, word) for word in shlex.split(line)]
-        done = subprocess.run(words, capture_output=True, text=True)
+        python, *words = shlex.split(line)
+        assert python == "python"
+        done = command(*words, cwd=Path.cwd())
         assert done.returncode == 0, done.stderr
 
 

@@ -4,7 +4,8 @@ import os
 import pickle
 import warnings
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 
 import gymnasium as gym
@@ -62,8 +63,11 @@ def test_same_seed_gives_the_same_rollout_info_included(id):
 def test_pickled_env_goes_on_alike():
     env = gym.make(FLAGSHIP, **DATA)
     env.reset(seed=0)
+    env.step(env.action_space.sample())
     copy = pickle.loads(pickle.dumps(env))
-    assert data_equivalence(rollout(env), rollout(copy), exact=True)
+    action = env.action_space.sample()
+    for goes_on in (lambda one: one.step(action), gym.Env.reset, rollout):
+        assert data_equivalence(goes_on(env), goes_on(copy), exact=True)
 
 
 def test_spec_survives_json():
@@ -175,6 +179,29 @@ def test_a_new_generator_draws_the_candidates_at_once(scenario):
     outcome = core.step(np.zeros((1, core.latent_dim)))
     np.testing.assert_allclose(outcome.samples, before, rtol=1e-5)
     assert float(outcome.terms["feasibility"]) == pytest.approx(0, abs=1e-4)
+
+
+def test_a_seeded_reset_of_the_core_brings_its_generator_back(scenario):
+    core = LatentAnomalyEnv(scenario=scenario).core
+    other = ConditionalVAE(latent_dim=3, steps=20, random_state=1).fit(scenario.X, scenario.y)
+    before = core.latents
+    core.replace_generator(other)
+    core.restore()
+    assert core.generator is scenario.generator
+    torch.testing.assert_close(core.latents, before)
+    core.replace_generator(other)
+    core.settle()
+    core.restore()
+    assert core.generator is other
+
+
+def test_an_outcome_stays_as_it_was_when_its_lane_starts_anew(scenario):
+    core = LatentAnomalyEnv(scenario=scenario).core
+    outcome = core.step(np.ones((1, core.latent_dim)))
+    before = deepcopy(outcome)
+    core.reset(torch.tensor([0]), np.array([0]), np.zeros((1, core.latent_dim)))
+    torch.testing.assert_close(asdict(outcome.measures), asdict(before.measures))
+    np.testing.assert_array_equal(outcome.samples, before.samples)
 
 
 def test_rows_of_a_file_that_changed_are_read_again(tmp_path):

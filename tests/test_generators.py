@@ -92,6 +92,13 @@ def test_constant_columns_stay_as_they_are(rows, id, constant):
     assert (drawn.std(axis=0)[[0, 1, 3, 4]] > 0.1).all()
 
 
+@pytest.mark.parametrize("n", [7, 30, 200])
+@pytest.mark.parametrize("constant", [0.0, 0.1, 0.3, 1.1, 1e9 + 0.1])
+def test_a_constant_column_is_not_scaled_by_its_rounding_errors(n, constant):
+    scaler = RowScaler(1).fit(np.full((n, 1), constant))
+    assert float(scaler([[constant + 1e-6]])) == pytest.approx(1e-6, abs=1e-6)
+
+
 def test_cvae_draws_what_its_condition_says(rows):
     X, y = rows
     X = X + 6 * y[:, None]
@@ -171,6 +178,11 @@ class Unfit(Background):
         raise RuntimeError("out of order")
 
 
+class Refusing(Background):
+    def fit(self, X, y):
+        raise InputError("These rows are refused.")
+
+
 @pytest.mark.parametrize(
     ("cls", "sentence"),
     [
@@ -182,6 +194,7 @@ class Unfit(Background):
         (NothingReturned, "must return the generator itself"),
         (Forgetful, "must decode as before"),
         (Unfit, "out of order"),
+        (Refusing, "refused"),
         (RowScaler, "subclass"),
     ],
 )

@@ -117,5 +117,10 @@ def test_settings_of_the_estimator_reach_the_loop(rows, monkeypatch):
     assert reached.value.args[2:4] == (settings, 5)
 
 
-def test_device_of_the_settings_is_that_of_the_flagship():
+def test_device_of_the_settings_is_that_of_the_flagship(monkeypatch):
     assert make_detector(HardeningSettings(device="cuda"), 0).device == "cuda"
+    monkeypatch.setattr(detectors.registry, "specs", dict(detectors.registry.specs))
+    flagship = detectors.registry.spec("mamba-moe").entry_point
+    detectors.register("on-cuda", flagship, {"device": "cuda"})
+    for chosen, device in ((None, "cuda"), ("cpu", "cpu")):
+        assert make_detector(HardeningSettings("on-cuda", device=chosen), 0).device == device

@@ -112,6 +112,9 @@ def test_sb3_face_gives_what_sb3_expects(scenario):
         actions = rng.uniform(-1, 1, (N_LANES, 3)).astype(np.float32)
         observations, rewards, dones, infos = env.step(actions)
         total += rewards
+        for lane, info in enumerate(infos):
+            assert sum(info["reward_terms"].values()) == pytest.approx(rewards[lane], abs=1e-4)
+            assert info["success"] == info.get("is_success", False)
         for lane in np.flatnonzero(dones):
             info = infos[lane]
             assert env.observation_space.contains(info["terminal_observation"])

@@ -19,7 +19,7 @@ class HardeningSettings:
         n_background: feature-space negatives that the bank starts with.
         synthetic_weight: share of the anomalies' training weight that the bank gets.
         n_lanes: episodes at once.
-        device: torch device of the detector, where it has one.
+        device: torch device of the detector, where it has one; by default its own.
         contamination: share of new rows labelled 0 that the detector shall call anomalies, where it
             takes one; by default its own.
     """
@@ -33,7 +33,7 @@ class HardeningSettings:
     n_background: int = 2000
     synthetic_weight: float = 0.1
     n_lanes: int = 64
-    device: str = "cpu"
+    device: str | None = None
     contamination: float | None = None
 
     def check(self) -> None:
