@@ -3,8 +3,13 @@
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
+from functools import cache
+from numbers import Integral
+from pathlib import Path
+from typing import Any
 
 
 class InputError(ValueError):
@@ -12,26 +17,43 @@ class InputError(ValueError):
 
 
 def check_at_least(settings: object, **least: int) -> None:
-    """Raise `InputError` at the first attribute of `settings` that is less than its number."""
+    """Raise `InputError` at the first attribute of `settings` that is no integer or too low."""
     for name, low in least.items():
-        if getattr(settings, name) < low:
-            raise InputError(f"{name} is {getattr(settings, name)}; give at least {low}.")
+        value = getattr(settings, name)
+        if not isinstance(value, Integral):
+            raise InputError(f"{name} is {value!r}; give a whole number of at least {low}.")
+        if value < low:
+            raise InputError(f"{name} is {value}; give at least {low}.")
+
+
+def described(error: BaseException) -> str:
+    """Tell an error of somebody else's code: its kind, what it says, and the line it is from."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, SyntaxError) and error.filename:
+        frame = traceback.FrameSummary(error.filename, error.lineno, "")
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}: {said}"
 
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line; an `InputError` becomes one line on stderr and exit code 2.
 
-    So does what the system refuses, such as a full disk, and a warning is one line, too. Scratch
-    files are removed after Ctrl-C, exit code 130, and SIGTERM, 143. Unless the environment says
-    otherwise, there is one thread: products are small here, and threads that wait for each other on
-    a busy machine take many times as long.
+    So does what the system refuses, such as a full disk. A warning is one line, too, told once
+    however often libraries give it. Scratch files are removed after Ctrl-C, exit code 130, and
+    SIGTERM, 143. Unless the environment says otherwise, there is one thread: products are small
+    here, and threads that wait for each other on a busy machine take many times as long.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         from threadpoolctl import threadpool_limits
 
         os.environ["OMP_NUM_THREADS"] = "1"
         threadpool_limits(1)  # of what is loaded already
-    warnings.formatwarning = lambda message, *_args, **_kwargs: f"warning: {message}\n"
+    tell_once = cache(lambda line: print(line, file=sys.stderr))
+
+    def showwarning(message: Any, *_args: Any, **_kwargs: Any) -> None:
+        tell_once(f"warning: {message}")
+
+    warnings.showwarning = showwarning
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         main()

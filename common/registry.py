@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from common.errors import InputError
+from common.errors import InputError, described
 
 T = TypeVar("T")
 
@@ -43,28 +44,40 @@ def load_attribute(entry_point: str) -> Any:
     """
     module, _, attribute = entry_point.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing and not f"{module}.".startswith(f"{missing}."):
-            raise InputError(
-                f"{entry_point!r} needs the package {missing!r}; install it."
-            ) from error
+        return getattr(load_module(module), attribute)
+    except AttributeError as error:
         raise InputError(
             f"Cannot load {entry_point!r} ({error}); the form is module:attribute."
         ) from error
 
 
+def load_module(name: str) -> ModuleType:
+    """Import a module that a user named.
+
+    Raises:
+        InputError: there is none, it needs a package that is not installed, or it fails.
+    """
+    try:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ModuleNotFoundError("no module's name", name=name)
+        return importlib.import_module(name)
+    except InputError:
+        raise
+    except ModuleNotFoundError as error:
+        if f"{name}.".startswith(f"{error.name}."):
+            raise InputError(
+                f"Cannot import {name!r} ({error}); give a module's name, and install it or add its"
+                " folder to PYTHONPATH."
+            ) from error
+        raise InputError(f"{name!r} needs the package {error.name!r}; install it.") from error
+    except Exception as error:
+        raise InputError(f"Importing {name!r} fails ({described(error)}); mend it.") from error
+
+
 def load_plugins(modules: Iterable[str]) -> None:
     """Import modules that register something; raise `InputError` where one does not import."""
     for module in modules:
-        try:
-            importlib.import_module(module)
-        except (ImportError, ValueError, TypeError) as error:
-            raise InputError(
-                f"Cannot import the plugin {module!r} ({error}); give a module's name, and install"
-                " it or add its folder to PYTHONPATH."
-            ) from error
+        load_module(module)
 
 
 @dataclass(frozen=True)
@@ -120,8 +133,13 @@ class Registry(Generic[T]):
         """Register `id` as `module:Class`; the same registration twice is harmless.
 
         Raises:
-            InputError: `id` already stands for something else, or a listener refuses it.
+            InputError: `id` already stands for something else, a listener refuses it, or
+                `entry_point` is no text.
         """
+        if not isinstance(entry_point, str):
+            raise InputError(
+                f"The {self.kind} {id!r} is registered as {entry_point!r}; write 'module:Class'."
+            )
         spec = Spec(id, entry_point, dict(kwargs or {}))
         if self.specs.get(id, spec) != spec:
             raise InputError(
@@ -133,6 +151,11 @@ class Registry(Generic[T]):
 
     def spec(self, id: str) -> Spec:
         """Return the spec of `id`; raise `InputError` with near misses where it is unknown."""
+        if not isinstance(id, str):
+            raise InputError(
+                f"A {self.kind} is named by its id, not given as {type(id).__name__}; register its"
+                " class and pass the id."
+            )
         if id in self.specs:
             return self.specs[id]
         prefix, _, member = id.partition(":")
@@ -153,8 +176,15 @@ class Registry(Generic[T]):
         return loaded
 
     def make(self, id: str, **kwargs: Any) -> T:
-        """Construct what is registered as `id`, `kwargs` overriding its defaults."""
-        return self.load(id)(**{**self.spec(id).kwargs, **kwargs})
+        """Construct what is registered as `id`, `kwargs` overriding its defaults.
+
+        Raises:
+            InputError: the id is unknown, or its class does not take the arguments or is abstract.
+        """
+        try:
+            return self.load(id)(**{**self.spec(id).kwargs, **kwargs})
+        except TypeError as error:
+            raise InputError(f"The {self.kind} {id!r} cannot be made: {error}.") from error
 
     def ids(self) -> list[str]:
         """Return the registered ids in the order of registration."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pyarrow.parquet import read_schema
 
 from common.errors import InputError
 from data.table import Table
@@ -108,32 +109,56 @@ def read_frame(path: Path) -> pd.DataFrame:
         return numbered_columns(X, str(path))
     try:
         frame = FRAME_READERS[suffix](path)
-        header = read_csv(path, header=None, nrows=1, dtype=str) if suffix == CSV else None
+        header = first_line(path) if suffix == CSV else None
+    except InputError:
+        raise
     except Exception as error:
         raise unreadable(path, error) from error
     if header is not None:
-        check_header(frame, header.iloc[0], path)
+        check_header(frame, header, path)
     return frame.set_axis(frame.columns.map(str), axis="columns")
+
+
+def first_line(path: Path) -> pd.Series:
+    """Return the names in a .csv file's first line as they are there."""
+    return read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
 
 
 def check_header(frame: pd.DataFrame, header: pd.Series, path: Path) -> None:
     """Raise `InputError` where the names in a .csv file's first line do not fit its rows."""
-    if header.astype(str).str.contains(";").any():
-        raise InputError(f"{path} parts values by semicolons; part them by commas.")
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and mark in header[0]:
+            raise InputError(f"{path} parts values by {name}; part them by commas.")
     if not isinstance(frame.index, pd.RangeIndex):
         raise InputError(f"{path}: rows hold more values than the header has names; name them all.")
-    if "Unnamed: 0" in frame:
+    nameless = np.flatnonzero(header == "")
+    if len(nameless):
         raise InputError(
-            f"{path}: the first column has no name, as where pandas wrote the index; name it, or"
-            " write the file with index=False."
+            f"{path}: column {nameless[0] + 1} has no name, as where lines end in a comma or pandas"
+            " wrote the index (index=False leaves it out); name it or leave it out."
         )
-    repeated = header[header.duplicated()]
+    check_unique(header, path)
+
+
+def check_unique(names: pd.Series, path: Path) -> None:
+    """Raise `InputError` where two columns of a file have one name."""
+    repeated = names[names.duplicated()]
     if len(repeated):
         raise InputError(f"{path} has two columns called {repeated.iloc[0]!r}; rename or drop one.")
 
 
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a .parquet file, whose columns must have names of their own."""
+    check_unique(pd.Series(read_schema(path).names), path)
+    return pd.read_parquet(path)
+
+
 def unreadable(path: Path, error: Exception) -> InputError:
     """Build the error for a file whose content is broken."""
+    if isinstance(error, UnicodeDecodeError):
+        return InputError(f"{path} is no UTF-8 text ({error.reason}); save it as UTF-8.")
+    if isinstance(error, pd.errors.EmptyDataError):
+        return InputError(f"{path} is empty; give a header and rows.")
     reason = " ".join(str(error).split())
     return InputError(f"{path} cannot be read ({reason}); write it again as plain numbers.")
 
@@ -141,5 +166,5 @@ def unreadable(path: Path, error: Exception) -> InputError:
 ARRAYS, CSV = ".npz", ".csv"
 FRAME_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     CSV: read_csv,
-    ".parquet": pd.read_parquet,
+    ".parquet": read_parquet,
 }

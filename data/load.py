@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from common.errors import InputError
 from common.registry import unknown
 from data.adbench import PREFIX, load_adbench
 from data.builtin import BUILTIN, LOADERS
@@ -20,6 +21,11 @@ def load(source: str | Path, label_column: str = "label") -> Table:
     Raises:
         InputError: there is no such source, or its rows are refused.
     """
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"A table is loaded by its name or path, not from {type(source).__name__}; write it to"
+            " a file, or pass X and y to SwiftHydra.fit."
+        )
     source = str(source)
     if source in LOADERS:
         return LOADERS[source]()

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from sklearn.preprocessing import StandardScaler
 
 import detectors
 from common.divisor import divisor
-from common.errors import InputError
+from common.errors import InputError, described
 from common.randomness import RandomState, global_seed
 from common.scaling import WINSOR, compress
+from detectors.base import checked_scores
 from detectors.log_odds import class_log_odds, vote_log_odds
 from detectors.refitted import RefittedDetector
 
 CONTAMINATION = 0.1  # PyOD's default share of training rows that count as anomalies
 HEAD_TREES = 200
+N_ALONE = 3  # training rows that are scored alone
 KINDS_WITH_ZERO = (ClassifierMixin, OutlierMixin)  # their decision functions change sign there
 SUPERVISED_PYOD = {"XGBOD", "DevNet"}
 
@@ -91,10 +94,12 @@ class AdaptedDetector(RefittedDetector):
             if one_class:
                 fit(self.estimator_, scaled[y == 0], None, None)
             else:
-                fit(self.estimator_, scaled, y, weight)
-            self._check_row_alone(scaled[:1])
-        own = self._own_scores(scaled, y)
-        self.score_ = Score.of(own[y == 0], own_threshold(self.estimator_))
+                fit(self.estimator_, scaled.copy(), y.copy(), weight)
+        own = self._ask(scaled)
+        self._ask_alone(scaled[:N_ALONE], own[:N_ALONE])
+        if is_pyod_outlier(self.estimator_):  # its own scores leave each row out
+            own[y == 0] = self.estimator_.decision_scores_
+        self.score_ = Score.of(own[y == 0], own_threshold(self.estimator_, self.backend))
         self.decision_scores_ = self.score_(own)
         if one_class and synthetic.any():
             augmented = np.column_stack([scaled, self.decision_scores_])
@@ -126,17 +131,28 @@ class AdaptedDetector(RefittedDetector):
         """Return the class's own scores, float64 (n,), of scaled rows, (n, d).
 
         Raises:
-            InputError: it refuses the rows, or a score is no finite number.
+            InputError: it refuses the rows, fails, or does not give one finite number a row.
         """
         with refused_by(self.backend):
-            return scores(self.estimator_, scaled)
+            own = raw_scores(self.estimator_, scaled.copy())
+        return checked_scores(own, len(scaled), self.backend)
 
-    def _check_row_alone(self, row: np.ndarray) -> None:
-        """Raise `ValueError` where a row, (1, d), has no score of its own, as an env asks for."""
+    def _ask_alone(self, scaled: np.ndarray, among_others: np.ndarray) -> None:
+        """Score scaled rows, (n, d), each alone, as an env asks for, and compare, (n,).
+
+        Raises:
+            InputError: a row has no score of its own.
+        """
         try:
-            scores(self.estimator_, row)
-        except Exception as error:
-            raise ValueError(f"it cannot score a row alone ({error})") from error
+            alone = np.concatenate([self._ask(row[None]) for row in scaled])
+        except InputError as error:
+            raise InputError(f"{self.backend} cannot score a row alone: {error}") from error
+        if not np.allclose(alone, among_others, rtol=1e-3, atol=1e-3 * np.ptp(among_others)):
+            warnings.warn(
+                f"{self.backend} scores a row otherwise alone than among others, so single envs,"
+                " vector envs and held-out rows differ; prefer another detector.",
+                stacklevel=2,
+            )
 
     def _make_estimator(self) -> Any:
         spec = detectors.registry.spec(self.backend)
@@ -151,19 +167,14 @@ class AdaptedDetector(RefittedDetector):
             estimator = backend(**arguments)
         except TypeError as error:
             raise InputError(f"{self.backend} cannot be made: {error}.") from error
+        if not takes_labels(estimator):
+            raise InputError(f"{self.backend} has no method fit(X, y) of rows and labels; add it.")
         if not any(hasattr(estimator, name) for name in ("decision_function", "predict_proba")):
             raise InputError(
                 f"{self.backend} has neither decision_function nor predict_proba; take a classifier"
                 " or an outlier detector."
             )
         return estimator
-
-    def _own_scores(self, scaled: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Score training rows; PyOD's own scores of what it was fitted on leave each row out."""
-        own = self._ask(scaled)
-        if is_pyod_outlier(self.estimator_):
-            own[y == 0] = self.estimator_.decision_scores_
-        return own
 
     def _training_log_odds(self, X: np.ndarray) -> np.ndarray:
         """Return the scores that `_refit` kept, or of the extra trees those of any other rows."""
@@ -180,12 +191,16 @@ class AdaptedDetector(RefittedDetector):
 
 @contextmanager
 def refused_by(backend: str) -> Iterator[None]:
-    """Turn a foreign class's `ValueError` into an `InputError`."""
+    """Turn a foreign class's errors into an `InputError`; a `ValueError` is taken for a refusal."""
     try:
         yield
     except ValueError as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"{backend} refuses the rows: {reason}; take another detector.") from error
+    except Exception as error:
+        raise InputError(
+            f"{backend} fails ({described(error)}); mend it or take another detector."
+        ) from error
 
 
 def is_plain(value: Any) -> bool:
@@ -214,15 +229,36 @@ def is_scikit_outlier(estimator: Any) -> bool:
     return isinstance(estimator, OutlierMixin) and not is_pyod_outlier(estimator)
 
 
-def own_threshold(estimator: Any) -> float | None:
-    """Return the score above which a fitted estimator itself calls a row an anomaly, if any."""
-    if is_scikit_outlier(estimator):
-        return 0.0
-    if hasattr(estimator, "threshold_"):
-        return float(estimator.threshold_)
-    if not hasattr(estimator, "decision_function") or isinstance(estimator, KINDS_WITH_ZERO):
-        return 0.0
-    return None
+def own_threshold(estimator: Any, backend: str) -> float | None:
+    """Return the score above which a fitted estimator itself calls a row an anomaly, if any.
+
+    Raises:
+        InputError: its `threshold_` is no finite number, or no probability where those are scores.
+    """
+    probabilities = not hasattr(estimator, "decision_function")
+    if is_scikit_outlier(estimator) or not hasattr(estimator, "threshold_"):
+        known = probabilities or isinstance(estimator, KINDS_WITH_ZERO)
+        return 0.0 if known else None
+    try:
+        own = float(estimator.threshold_)
+    except (TypeError, ValueError):
+        own = np.nan
+    low, high = (0, 1) if probabilities else (-np.inf, np.inf)
+    if not low < own < high:
+        raise InputError(
+            f"{backend} has the threshold_ {estimator.threshold_!r}; make it a number between {low}"
+            f" and {high}."
+        )
+    return class_log_odds(np.log([[1 - own, own]])).item() if probabilities else own
+
+
+def takes_labels(estimator: Any) -> bool:
+    """Tell whether an estimator has a `fit` that can be called with rows and labels."""
+    try:
+        inspect.signature(estimator.fit).bind([], [])
+    except (AttributeError, TypeError):
+        return False
+    return True
 
 
 def fit(estimator: Any, X: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
@@ -232,20 +268,6 @@ def fit(estimator: Any, X: np.ndarray, y: np.ndarray | None, weight: np.ndarray 
         estimator.fit(X, y, sample_weight=weight)
     else:
         estimator.fit(X, y)
-
-
-def scores(estimator: Any, X: np.ndarray) -> np.ndarray:
-    """Return scores, float64 (n,), higher where more anomalous.
-
-    Raises:
-        ValueError: they are not one finite number a row.
-    """
-    own = raw_scores(estimator, X)
-    if own.shape != (len(X),):
-        raise ValueError(f"it gives scores of the shape {own.shape} for {len(X)} rows")
-    if not np.isfinite(own).all():
-        raise ValueError(f"it scores a row as {own[~np.isfinite(own)][0]}")
-    return own
 
 
 def raw_scores(estimator: Any, X: np.ndarray) -> np.ndarray:

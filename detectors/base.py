@@ -1,6 +1,7 @@
 """The interface of a detector."""
 
 from abc import ABC, abstractmethod
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -67,9 +68,10 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
             synthetic: which rows were generated, bool (n,); by default none. Backends may use it.
 
         Raises:
-            ValueError: values that are not finite in float32, mismatched lengths, one label or
-                more than two, one label or weights of 0 for all rows of a label where the
-                synthetic rows are left out.
+            ValueError: values that are not finite in float32, mismatched lengths, other than two
+                labels, or for the rows of one of them no weight where the synthetic rows are left
+                out.
+            InputError: a setting is out of range, or the backend refuses the rows.
         """
         checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
         self.threshold_ = 0.0
@@ -88,6 +90,10 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
 
         Before the first `fit` this is `fit`. `classes` is there for scikit-learn; both labels are
         in `y`.
+
+        Raises:
+            ValueError: as in `fit`, or the labels are not those of the first one.
+            InputError: as in `fit`, or the backend is not `trainable`.
         """
         if not hasattr(self, "classes_"):
             return self.fit(X, y, sample_weight, synthetic)
@@ -96,7 +102,9 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         return self._score_training_rows(checked[0])
 
     def _score_training_rows(self, X: np.ndarray) -> Self:
-        self.decision_scores_ = self._training_log_odds(X)
+        self.decision_scores_ = checked_scores(
+            self._training_log_odds(X), len(X), type(self).__name__
+        )
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
         return self
 
@@ -105,11 +113,17 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         return self._log_odds(X)
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
-        """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,)."""
+        """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,).
+
+        Raises:
+            NotFittedError: there was no `fit`.
+            ValueError: values that are not finite, or another number of columns than in `fit`.
+            InputError: the backend does not give one finite number a row.
+        """
         check_is_fitted(self)
         if not self._is_plain(X):
             X = validate_data(self, X, reset=False, dtype=np.float64, force_writeable=True)
-        return self._log_odds(X)
+        return checked_scores(self._log_odds(X), len(X), type(self).__name__)
 
     def _is_plain(self, X: np.ndarray) -> bool:
         """Tell that scikit-learn's checks, ten times as slow, would find nothing to do or say."""
@@ -125,12 +139,18 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         )
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return the probabilities of normal and of anomaly, float64 (n, 2)."""
+        """Return the probabilities of normal and of anomaly, float64 (n, 2).
+
+        Raises what `decision_function` does.
+        """
         log_odds = self.decision_function(X)
         return expit(np.column_stack([-log_odds, log_odds]))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return 1 where the score exceeds `threshold_`, else 0, or the labels in their stead."""
+        """Return 1 where the score exceeds `threshold_`, else 0, or the labels in their stead.
+
+        Raises what `decision_function` does.
+        """
         anomalous = self.decision_function(X) > self.threshold_
         return self.classes_[anomalous.astype(int)]
 
@@ -192,8 +212,28 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
 
 def check_contamination(contamination: float) -> None:
     """Raise `InputError` where a share of rows is not in (0, 1)."""
-    if not 0 < contamination < 1:
-        raise InputError(f"contamination is {contamination}; give more than 0 and less than 1.")
+    if not isinstance(contamination, Real) or not 0 < contamination < 1:
+        raise InputError(f"contamination is {contamination!r}; give more than 0 and less than 1.")
+
+
+def checked_scores(scores: np.ndarray, n_rows: int, detector: str) -> np.ndarray:
+    """Return the scores, (n_rows,), that a detector of that name gave.
+
+    Raises:
+        InputError: they are not one finite number a row.
+    """
+    if np.shape(scores) != (n_rows,):
+        raise InputError(
+            f"{detector} gives scores of the shape {np.shape(scores)} for {n_rows} rows; it must"
+            " give one number a row."
+        )
+    if not np.isfinite(scores).all():
+        row = int(np.isfinite(scores).argmin())
+        raise InputError(
+            f"{detector} scores a row as {scores[row]} ({row + 1} of {n_rows}); it must give finite"
+            " numbers."
+        )
+    return scores
 
 
 def sqrt_balanced_weights(y: np.ndarray) -> np.ndarray:

@@ -234,9 +234,11 @@ def make_core(
     """
     numbers = SimpleNamespace(num_envs=n_lanes, horizon=horizon, seed=seed)
     check_at_least(numbers, num_envs=1, horizon=1, seed=0)
-    if not 0 < step_size < np.inf:
-        raise InputError(f"step_size is {step_size}; give a finite number above 0.")
+    if not isinstance(step_size, Real) or not 0 < step_size < np.inf:
+        raise InputError(f"step_size is {step_size!r}; give a finite number above 0.")
     weights = weights or {}
+    if not isinstance(weights, Mapping):
+        raise InputError(f"weights is {weights!r}; give a dict of reward weights by name.")
     check_names("reward weight", weights, [field.name for field in fields(RewardWeights)])
     for name, weight in weights.items():
         if not isinstance(weight, Real) or not np.isfinite(weight):

@@ -77,6 +77,7 @@ def build_scenario(
         generator: id of a generator.
         seed: seed of the split and of both fits.
     """
+    detectors.registry.spec(detector)
     versions = modified(source), modified(detector.removeprefix("onnx:"))
     return _build(source, label_column, protocol, detector, generator, seed, versions)
 

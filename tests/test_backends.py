@@ -41,6 +41,7 @@ from envs.registration import find_env
 from envs.retrain import DetectorRetrainWrapper, VectorDetectorRetrainWrapper
 from envs.scenario import Scenario
 from envs.vector import LatentAnomalyVectorEnv
+from swift_hydra import SwiftHydra
 
 PLUGIN = Path(__file__).parent / "plugin"
 SOUND = [
@@ -207,6 +208,131 @@ def test_each_fault_is_told_in_a_sentence(cls, sentence):
     assert all(fault.startswith("faulty: ") and fault.endswith(".") for fault in faults)
 
 
+class NoFit:
+    def decision_function(self, X):
+        return X[:, 0]
+
+
+class NoLabels(NoFit):
+    def fit(self, X):
+        pass
+
+
+class Limited(Sound):
+    threshold_ = None
+
+
+class Boundless(Sound):
+    threshold_ = np.nan
+
+
+class Unsure:
+    """Knows probabilities only, of which `threshold_` is one."""
+
+    threshold_ = 0.2
+
+    def fit(self, X, y):
+        self.model = GaussianNB().fit(X, y)
+
+    def predict_proba(self, X):
+        return self.model.predict_proba(X)
+
+
+class Certain(Unsure):
+    threshold_ = 1.5
+
+
+class Offline(Sound):
+    def decision_function(self, X):
+        raise ConnectionError("server gone")
+
+
+class LacksOneNumber(ExtraTreesDetector):
+    def _log_odds(self, X):
+        scores = super()._log_odds(X)
+        scores[-1] = np.nan
+        return scores
+
+
+class GivesColumn(ExtraTreesDetector):
+    def _log_odds(self, X):
+        return super()._log_odds(X)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("cls", "sentence"),
+    [
+        (NoFit, "mine has no method fit"),
+        (NoLabels, "mine has no method fit"),
+        (Limited, "mine has the threshold_ None"),
+        (Boundless, "mine has the threshold_ nan"),
+        (Certain, "mine has the threshold_ 1.5; make it a number between 0 and 1"),
+        (Column, r"mine gives scores of the shape \(180, 1\) for 180 rows"),
+        (Broken, r"mine fails \(RuntimeError in test_backends.py, line \d+: out of order\)"),
+        (Offline, r"mine fails \(ConnectionError in test_backends.py, line \d+: server gone\)"),
+        (LacksOneNumber, r"LacksOneNumber scores a row as nan \(180 of 180\)"),
+        (GivesColumn, "GivesColumn gives scores of the shape"),
+    ],
+)
+def test_a_faulty_class_is_refused_in_a_sentence(rows, cls, sentence):
+    detectors.register("mine", f"{__name__}:{cls.__name__}")
+    with pytest.raises(InputError, match=sentence):
+        detectors.make("mine").fit(*rows)
+
+
+def test_a_threshold_of_probabilities_is_one(rows):
+    X, y = rows
+    detectors.register("unsure", f"{__name__}:Unsure")
+    detector = detectors.make("unsure").fit(X, y)
+    anomaly = detector.estimator_.predict_proba(X)[:, 1]
+    np.testing.assert_array_equal(detector.predict(X), anomaly > 0.2)
+
+
+class Spoils(Sound):
+    """Writes into what it is given."""
+
+    def fit(self, X, y):
+        super().fit(X, y)
+        X *= 100
+        y[:] = -1
+
+    def decision_function(self, X):
+        scores = super().decision_function(X)
+        X[:] = 0
+        return scores
+
+
+def test_a_class_that_writes_into_its_rows_changes_its_own_copies(rows):
+    scores = []
+    for cls in (Sound, Spoils):
+        detectors.register(cls.__name__, f"{__name__}:{cls.__name__}")
+        scores.append(detectors.make(cls.__name__).fit(*rows).decision_function(rows[0]))
+    np.testing.assert_array_equal(*scores)
+
+
+def test_a_class_whose_scores_depend_on_the_batch_is_told_of(rows):
+    detectors.register("by-batch", f"{__name__}:ByBatch")
+    with pytest.warns(UserWarning, match="by-batch scores a row otherwise alone"):
+        detectors.make("by-batch").fit(*rows)
+
+
+@pytest.mark.parametrize("id", [Sound, Sound(), None])
+def test_what_is_no_id_is_refused_in_a_sentence(rows, id):
+    with pytest.raises(InputError, match="detector is named by its id"):
+        SwiftHydra(detector=id).fit(*rows)
+    with pytest.raises(InputError, match="detector is named by its id"):
+        gym.make("envs:LatentAnomaly-v0", detector=id, **WINE)
+    if id is not None:
+        with pytest.raises(InputError, match="write 'module:Class'"):
+            detectors.register("mine", id)
+
+
+def test_an_abstract_detector_cannot_be_made():
+    detectors.register("abstract", "detectors.base:Detector")
+    with pytest.raises(InputError, match=r"'abstract' cannot be made: .*abstract"):
+        detectors.make("abstract")
+
+
 def test_an_outlier_detector_of_ones_own_flags_what_it_calls_an_outlier(rows):
     detectors.register("thresholded", f"{__name__}:Thresholded")
     normals = rows[0][rows[1] == 0]
@@ -331,24 +457,46 @@ def test_confident_boosted_trees_keep_their_ranking(plain):
 def test_package_that_a_backend_needs_is_named(tmp_path, monkeypatch):
     (tmp_path / "needy.py").write_text("import absent_package")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(InputError, match="'needy:Mine' needs the package 'absent_package'"):
+    with pytest.raises(InputError, match="'needy' needs the package 'absent_package'"):
         load_attribute("needy:Mine")
-    with pytest.raises(InputError, match="the form is module:attribute"):
+    with pytest.raises(InputError, match="Cannot import 'absent_package'"):
         load_attribute("absent_package:Mine")
+    with pytest.raises(InputError, match="the form is module:attribute"):
+        load_attribute("common.errors:Mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("class Mine(:", "SyntaxError in faulty_plugin.py, line 2"),
+        ("detectors.registr('mine')", "AttributeError in faulty_plugin.py, line 2"),
+        ("detectors.register('catboost', 'mine:Mine')", "'catboost' is already"),
+    ],
+)
+def test_plugin_that_fails_is_one_sentence(text, sentence, tmp_path, monkeypatch):
+    (tmp_path / "faulty_plugin.py").write_text(f"import detectors\n{text}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match=sentence) as told:
+        load_plugins(["faulty_plugin"])
+    assert "PYTHONPATH" not in str(told.value)
 
 
 @pytest.mark.parametrize("id", ["pyod:COF", "pyod:SOD", "pyod:CD"])
 def test_detector_that_cannot_score_a_row_alone_is_refused(rows, id):
-    with pytest.raises(InputError, match=f"{id} refuses the rows: it .* a row alone"):
+    with pytest.raises(InputError, match=f"{id} cannot score a row alone"):
         detectors.make(id).fit(*rows)
 
 
 @pytest.mark.parametrize(
-    "member", ["neighbors.RadiusNeighborsClassifier", "semi_supervised.LabelPropagation"]
+    ("member", "sentence"),
+    [
+        ("neighbors.RadiusNeighborsClassifier", "refuses the rows"),
+        ("semi_supervised.LabelPropagation", "scores a row as nan"),
+    ],
 )
-def test_rows_refused_in_scoring_are_one_sentence(rows, member):
+def test_rows_refused_in_scoring_are_one_sentence(rows, member, sentence):
     id, (X, y) = f"sklearn:{member}", rows
-    with pytest.raises(InputError, match=f"{id} refuses the rows"):
+    with pytest.raises(InputError, match=f"{id} {sentence}"):
         detectors.make(id).fit(X, y).decision_function(100 * X)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from time import sleep
@@ -281,6 +282,16 @@ def test_interrupt_is_one_word(capsys):
         run_command(interrupted)
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_warning_is_told_once_however_often_it_is_given(capsys):
+    def warn():
+        for said in ("twice", "twice", "once"):
+            with warnings.catch_warnings():
+                warnings.warn(said, stacklevel=1)
+
+    run_command(warn)
+    assert capsys.readouterr().err == "warning: twice\nwarning: once\n"
 
 
 def test_terminated_training_leaves_nothing(tmp_path):

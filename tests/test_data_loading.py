@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pooch
+import pyarrow as pa
 import pytest
 import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow.parquet import write_table
 
 import data
 from common.errors import InputError
@@ -357,6 +359,41 @@ def test_semicolons_are_told(tmp_path, row):
     (tmp_path / "semicolons.csv").write_text("a;label\n" + f"{row}\n" * 40)
     with pytest.raises(InputError, match="semicolons"):
         data.load(str(tmp_path / "semicolons.csv"))
+
+
+def test_tabs_are_told(tmp_path):
+    frame().to_csv(tmp_path / "rows.csv", sep="\t", index=False)
+    assert "parts values by tabs" in refusal(tmp_path / "rows.csv")
+
+
+def test_a_name_may_hold_a_semicolon(tmp_path):
+    frame().rename(columns={"speed": "a;b"}).to_csv(tmp_path / "rows.csv", index=False)
+    assert "a;b" in data.load(tmp_path / "rows.csv").feature_names
+
+
+def test_other_text_than_utf_8_and_no_text_are_told(tmp_path):
+    frame().rename(columns={"speed": "Höhe"}).to_csv(tmp_path / "rows.csv", encoding="latin-1")
+    assert "save it as UTF-8" in refusal(tmp_path / "rows.csv")
+    (tmp_path / "rows.csv").write_text("")
+    assert "rows.csv is empty" in refusal(tmp_path / "rows.csv")
+
+
+def test_a_comma_at_the_end_of_lines_is_told(tmp_path):
+    lines = frame().to_csv(index=False).splitlines()
+    (tmp_path / "rows.csv").write_text("".join(f"{line},\n" for line in lines))
+    n_columns = len(frame().columns)
+    assert f"column {n_columns + 1} has no name" in refusal(tmp_path / "rows.csv")
+
+
+def test_two_columns_of_a_parquet_file_with_one_name_are_told(tmp_path):
+    columns = [pa.array(range(40)), pa.array(range(40)), pa.array([0, 1] * 20)]
+    write_table(pa.table(columns, names=["b", "b", "label"]), tmp_path / "rows.parquet")
+    assert "two columns called 'b'" in refusal(tmp_path / "rows.parquet")
+
+
+def test_rows_are_no_source():
+    with pytest.raises(InputError, match="not from DataFrame"):
+        data.load(frame())
 
 
 def test_integer_beyond_float64_is_named(tmp_path):

@@ -109,6 +109,24 @@ def test_contamination_out_of_range_is_refused_before_hardening(rows, contaminat
         detectors.make("mamba-moe", contamination=contamination).fit(*rows)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"rounds": "2"},
+        {"rounds": None},
+        {"rounds": 1.5},
+        {"timesteps": 1e2},
+        {"synthetic_weight": "a"},
+        {"contamination": "auto"},
+    ],
+)
+def test_a_setting_of_another_type_is_refused_before_anything_is_fitted(rows, setting, monkeypatch):
+    monkeypatch.setattr("detectors.base.Detector.fit", stop)
+    ((name, value),) = setting.items()
+    with pytest.raises(InputError, match=f"{name} is {value!r}; give"):
+        SwiftHydra(**setting).fit(*rows)
+
+
 def test_settings_of_the_estimator_reach_the_loop(rows, monkeypatch):
     monkeypatch.setattr("swift_hydra.harden", stop)
     with pytest.raises(Reached) as reached:

@@ -1,6 +1,7 @@
 """Settings: those of the hardening loop, and beside this file those of each algorithm."""
 
 from dataclasses import dataclass
+from numbers import Real
 
 from common.errors import InputError, check_at_least
 
@@ -39,7 +40,6 @@ class HardeningSettings:
     def check(self) -> None:
         """Raise `InputError` where a number is out of range."""
         check_at_least(self, rounds=0, timesteps=1, top_l=1, n_background=0, n_lanes=1)
-        if not 0 <= self.synthetic_weight < 1:
-            raise InputError(
-                f"synthetic_weight is {self.synthetic_weight}; give at least 0 and less than 1."
-            )
+        share = self.synthetic_weight
+        if not isinstance(share, Real) or not 0 <= share < 1:
+            raise InputError(f"synthetic_weight is {share!r}; give at least 0 and less than 1.")
