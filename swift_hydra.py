@@ -35,8 +35,9 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     Attributes:
         detector_: the hardened detector.
         unhardened_: the same backend fitted on the given rows alone.
-        bank_: synthetic anomalies that the detector was trained on, float64 (m, d), in the units
-            of the rows given to `fit`.
+        bank_: synthetic anomalies, drawn and found, float64 (m, d), in the units of the rows given
+            to `fit`. The detector was trained on them, unless they have no weight or it can only
+            be queried.
         history_: one dict a round: queries, bypasses, successes, bank size and more.
         classes_: the two labels.
         threshold_: score above which `predict` returns 1.

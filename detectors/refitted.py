@@ -1,5 +1,6 @@
 """Detectors that are saved as their settings and training rows, and fitted again on load."""
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Self
 
@@ -19,10 +20,11 @@ class RefittedDetector(Detector):
 
     training_rows_: dict[str, np.ndarray]
 
+    @abstractmethod
     def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        raise NotImplementedError
+        """Learn from checked arrays."""
 
     def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
         self._keep(X, y, weight, synthetic)

@@ -1,5 +1,6 @@
 """Tree ensembles as black boxes: they are refitted, and only their log-odds are seen."""
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -25,17 +26,17 @@ class TreesDetector(RefittedDetector):
     (`Memory.fit`): a few real anomalies keep their say among thousands of synthetic ones.
     """
 
+    @abstractmethod
     def make_classifier(self) -> Any:
         """Return an unfitted classifier with `fit(X, y, sample_weight)`."""
-        raise NotImplementedError
 
     def make_synthetic_learner(self) -> Any:
         """Return the unfitted classifier that learns from synthetic rows, too."""
         return self.make_classifier()
 
+    @abstractmethod
     def ask(self, classifier: Any, X: np.ndarray) -> np.ndarray:
         """Return a fitted classifier's log-odds of anomaly, float64 (n,), of rows (n, d)."""
-        raise NotImplementedError
 
     def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray

@@ -113,6 +113,7 @@ class LatentCore:
 
     def refresh(self, lanes: Tensor) -> None:
         """Measure `lanes` anew, after a reset or a change of detector, bank or generator."""
+        self.measures = deepcopy(self.measures)  # the last step's stay as they were
         self.samples[lanes.numpy()], self.measures[lanes] = self.measure(self.z[lanes])
 
     @torch.no_grad()
@@ -153,7 +154,7 @@ class LatentCore:
         success = bypass & (self.measures.margin > 0) & (self.measures.novelty > MIN_NOVELTY)
         terms = reward_terms(before, self.measures, success, self.weights)
         reward = torch.stack(list(terms.values())).sum(dim=0)
-        return Step(self.samples.copy(), deepcopy(self.measures), bypass, success, terms, reward)
+        return Step(self.samples.copy(), self.measures, bypass, success, terms, reward)
 
     def observe(self) -> np.ndarray:
         """Return observations, float32 (N, latent_dim + 4).

@@ -59,7 +59,7 @@ def register_envs() -> None:
 def register(name: str, backend: str) -> None:
     """Register the env `name` with Gymnasium, unless it is; see `env_id`."""
     if name in gym.registry:
-        taken = attacked(gym.registry[name])
+        taken = attacked_backend(gym.registry[name])
         if taken != backend:
             raise InputError(
                 f"{name} attacks {taken}; rename {backend}, or make {FLAGSHIP} with"
@@ -75,7 +75,7 @@ def register(name: str, backend: str) -> None:
         )
 
 
-def attacked(spec: EnvSpec) -> str:
+def attacked_backend(spec: EnvSpec) -> str:
     """Return the id of the backend that an env attacks by default."""
     return spec.kwargs.get("detector", FLAGSHIP_BACKEND)
 
@@ -108,7 +108,7 @@ def find_env(id: str) -> tuple[str, str]:
         return env_id(member), member
     if name not in ours:
         raise unknown("env id", name, ours)
-    return name, attacked(ours[name])
+    return name, attacked_backend(ours[name])
 
 
 def parse(id: str) -> tuple[str, str, str]:

@@ -1,6 +1,7 @@
 """Feature-space negatives around the normal rows; they reach what a decoder cannot draw."""
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class Background(Generator):
         self.normals = self.scaler(X[y == 0])
         return self
 
-    def load_state_dict(self, state_dict, *args, **kwargs):  # type: ignore[no-untyped-def]
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Take the stored normal rows whatever their number."""
         self.normals = torch.zeros_like(state_dict["normals"])
         return super().load_state_dict(state_dict, *args, **kwargs)
