@@ -1,6 +1,6 @@
 """Every algorithm of the table plays, learns where it can, and is reproducible."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -36,6 +36,7 @@ from detectors.trees import ExtraTreesDetector
 from envs.sb3 import SB3VecEnv
 from envs.scenario import Scenario, load_scenario
 from envs.vector import LatentAnomalyVectorEnv
+from generators.background import Background
 from generators.cvae import ConditionalVAE
 
 N_LANES = 16
@@ -175,7 +176,7 @@ def test_unknown_algorithm_is_one_sentence(algo, sentence, scenario):
 
 def test_policy_of_another_env_is_refused(scenario, rows, tmp_path):
     save_agent(make_agent("ppo", make_env(scenario), 0), "ppo", tmp_path)
-    wide = LatentAnomalyVectorEnv(4, data="wine", protocol="full", detector="extra-trees")
+    wide = LatentAnomalyVectorEnv(4, scenario=replace(scenario, generator=Background().fit(*rows)))
     with pytest.raises(InputError, match="does not fit"):
         load_agent(tmp_path, SB3VecEnv(wide), 0)
 

@@ -54,7 +54,7 @@ SOUND = [
     "sklearn:neighbors.LocalOutlierFactor",
     "sklearn:ensemble.IsolationForest",
 ]
-WINE = {"data": "wine", "protocol": "full"}
+WINE = {"data": "wine", "protocol": "full", "generator": "background"}
 
 
 @pytest.fixture(autouse=True)
@@ -553,7 +553,7 @@ def test_exported_again_is_attacked_anew(rows, tmp_path):
         forest = ExtraTreesClassifier(5, random_state=0).fit(X, label)
         path.write_bytes(to_onnx(forest, X[:1].astype(np.float32)).SerializeToString())
         os.utime(path, (i, i))
-        core = make_core(1, data="wine", protocol="full", detector=f"onnx:{path}")
+        core = make_core(1, detector=f"onnx:{path}", **WINE)
         scores.append(core.detector.decision_function(X))
     assert not np.allclose(*scores)
 
