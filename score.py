@@ -21,8 +21,9 @@ class ScoreConfig:
     """Score the rows of a file with a run's hardened detector.
 
     Attributes:
-        data: a .csv, .parquet or .npz file that holds the columns that the run was trained on, in
-            any order. Others may be there, too; no label is needed.
+        data: a .csv or .parquet file that holds the columns that the run was trained on, in any
+            order, and others or not; or a .npz file whose array X has just these, in their order.
+            No label is needed.
         run: folder of a run written by train.py; by default the latest in `runs`.
         runs: folder that run folders are looked for in.
         out: .csv or .parquet file for the rows with three more columns: score, the log-odds of

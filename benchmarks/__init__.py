@@ -1,1 +1,1 @@
-"""Side-by-side runs on the same rows: accuracy against peers, and what each part earns."""
+"""Accuracy and speed against peers, what each part earns, and what each algorithm finds."""

@@ -42,6 +42,9 @@ class Split:
 def split(table: Table, protocol: str, seed: int) -> Split:
     """Split `table` by one of `PROTOCOLS`; the same seed gives the same split.
 
+    Exact duplicates of rows are dropped, at most 10,000 of the others are kept, and 40 % of these
+    are for training, both by class. Nothing is scaled.
+
     Raises:
         InputError: the protocol is unknown, or it would leave a side without either class.
     """

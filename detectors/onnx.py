@@ -21,9 +21,9 @@ class OnnxDetector(Detector):
 
     Of its outputs the last one counts: with two columns (or, from skl2onnx, as dictionaries) it
     holds the probabilities of normal and of anomaly, with one column a score that is higher where
-    more anomalous. `fit` learns nothing but, for a score, the threshold: the 90th percentile of the
-    rows labelled 0. What `detectors.export_onnx` wrote says that its score is the log-odds, which
-    stay as they are; `open` takes it without a fit.
+    more anomalous. `fit` learns nothing but, for a score, the threshold and the unit: the 90th
+    percentile and the deviation of the rows labelled 0. What `detectors.export_onnx` wrote says
+    that its score is the log-odds, which stay as they are; `open` takes it without a fit.
 
     Args:
         path: the ONNX file.

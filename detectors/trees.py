@@ -82,7 +82,7 @@ def real_rows(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 class ExtraTreesDetector(TreesDetector):
-    """scikit-learn's `ExtraTreesClassifier` and its arguments; `n_jobs` counts in `fit` only."""
+    """scikit-learn's `ExtraTreesClassifier`; `n_jobs` counts in `fit` only."""
 
     def __init__(
         self, n_estimators: int = 200, n_jobs: int | None = None, random_state: RandomState = 0

@@ -218,7 +218,8 @@ def make_core(
         n_lanes: number of episodes at once.
         scenario: what to play on; takes precedence over everything that says how to get one.
         run: folder of a run written by `train.py`: its rows, generator and hardened detector, which
-            take precedence over `data`, `label_column`, `protocol`, `detector` and `generator`.
+            take precedence over `data`, `label_column`, `protocol`, `detector`, `generator` and
+            `seed`.
         data: source of the rows, as in `data.load`.
         label_column: column of a file's labels, likewise.
         protocol: which training rows are seen, one of `data.PROTOCOLS`.

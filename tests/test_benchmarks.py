@@ -440,6 +440,7 @@ def test_accuracy_command_writes_csv_and_tables(tmp_path):
     results = read_results(tmp_path)
     assert len(results) == 4
     assert (results["error"] == "").all()
+    assert len(pd.read_csv(tmp_path / "results.csv")) == 4
     again = command("-m", "benchmarks.accuracy", "--tables-only", *methods, *where)
     assert again.stdout == done.stdout
 

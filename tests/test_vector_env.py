@@ -144,11 +144,12 @@ def test_sb3_options_are_handed_on_once_and_resets_are_told(scenario):
 
 def test_sb3_seed_repeats_the_episodes(scenario):
     env = SB3VecEnv(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
-    env.seed(3)
-    first = env.reset()
-    assert not np.array_equal(first, env.reset())
-    env.seed(3)
-    np.testing.assert_array_equal(first, env.reset())
+    episodes, actions = [], np.random.default_rng(0).uniform(-1, 1, (12, N_LANES, 3))
+    for seed in (3, 3, 4):
+        env.seed(seed)
+        episodes.append([env.reset(), *(env.step(action)[0] for action in actions)])
+    np.testing.assert_array_equal(*episodes[:2])
+    assert not np.array_equal(*episodes[1:])
 
 
 def test_sb3_face_takes_a_wrapper_whose_infos_have_one_mask(scenario):

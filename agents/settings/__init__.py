@@ -21,8 +21,8 @@ class HardeningSettings:
         synthetic_weight: share of the anomalies' training weight that the bank gets.
         n_lanes: episodes at once.
         device: torch device of the detector, where it has one; by default its own.
-        contamination: share of new rows labelled 0 that the detector shall call anomalies, where it
-            takes one; by default its own.
+        contamination: share of new rows labelled 0 that the detector shall call anomalies; by
+            default its own. Detectors that take none, as all do but mamba-moe and mamba, refuse it.
     """
 
     detector: str = "mamba-moe"
