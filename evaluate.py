@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from envs.scenario import Scenario
 
 N_LANES = 64
-DEFAULT_DATA = "digits"
-DEFAULT_PROTOCOL = "unseen"
+DEFAULTS = {"data": "digits", "label_column": "label", "protocol": "unseen", "seed": 0}
 ENV_IDS = [FLAGSHIP, *map(env_name, detectors.ids()), "LatentAnomaly/<detector>-v0", "module:id"]
 
 
@@ -81,18 +80,22 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     """
     from agents.report import detection_metrics
     from agents.runs import find_run, open_run
-    from envs.registration import find_env
+    from envs.registration import find_env, registered_settings
 
     name, backend = find_env(config.env_id)
     wanted = None if name == FLAGSHIP else backend
     run = open_run(config.run, wanted) if config.run else find_run(config.runs, wanted)
     if run is None:
+        settings = {**DEFAULTS, **registered_settings(name)}
         kind = "run" if wanted is None else f"run of {wanted}"
-        print(f"No {kind} in {config.runs}: playing the controls on {DEFAULT_DATA}, unhardened.\n")
+        print(
+            f"No {kind} in {config.runs}: playing the controls on {settings['data']}, unhardened.\n"
+        )
+        scenarios, X_test, y_test = default_scenario(settings)
     else:
         run.check_backend()
         print(f"Run {run.folder}, {run.config['detector']}\n")
-    scenarios, X_test, y_test = default_scenario(backend) if run is None else both_scenarios(run)
+        scenarios, X_test, y_test = both_scenarios(run)
     figures: dict[str, Any] = {
         "run": None if run is None else str(run.folder),
         "env": {when: play(name, scenario, config, run) for when, scenario in scenarios.items()},
@@ -133,13 +136,16 @@ def both_scenarios(run: "Run") -> "tuple[dict[str, Scenario], np.ndarray, np.nda
     return scenarios, rows["X_test"], rows["y_test"]
 
 
-def default_scenario(backend: str) -> "tuple[dict[str, Scenario], np.ndarray, np.ndarray]":
-    """Return the default env's scenario, and the rows that are held out there with their labels."""
+def default_scenario(
+    settings: dict[str, Any],
+) -> "tuple[dict[str, Scenario], np.ndarray, np.ndarray]":
+    """Return the scenario of an env's settings, and the rows held out there with their labels."""
     from data import load, split
     from envs.core import make_core
 
-    core = make_core(1, data=DEFAULT_DATA, protocol=DEFAULT_PROTOCOL, detector=backend)
-    halves = split(load(DEFAULT_DATA), DEFAULT_PROTOCOL, 0)
+    core = make_core(1, **settings)
+    table = load(settings["data"], settings["label_column"])
+    halves = split(table, settings["protocol"], settings["seed"])
     return {"unhardened": core.scenario}, halves.X_test, halves.y_test
 
 

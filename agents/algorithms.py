@@ -2,6 +2,7 @@
 
 from importlib.resources import files
 from importlib.util import find_spec
+from math import log
 from typing import Any
 
 import yaml
@@ -15,7 +16,7 @@ ALGORITHMS: dict[str, str] = {
 }
 if find_spec("sb3_contrib") is not None:
     ALGORITHMS |= {
-        "ars": "sb3_contrib:ARS",
+        "ars": "agents.ars:ARS",
         "crossq": "sb3_contrib:CrossQ",
         "recurrent-ppo": "sb3_contrib:RecurrentPPO",
         "tqc": "sb3_contrib:TQC",
@@ -40,10 +41,11 @@ def find_algorithm(algo: str) -> tuple[str, dict[str, Any]]:
 def fit_batches(settings: dict[str, Any], n_lanes: int) -> dict[str, Any]:
     """Return settings whose batches, if they have any, part a rollout of `n_lanes` evenly.
 
-    They are as large as may be, up to the size that is set.
+    Their size is the one nearest to what is set, as a ratio.
     """
     if not {"n_steps", "batch_size"} <= settings.keys():
         return settings
     rollout = settings["n_steps"] * n_lanes
-    sizes = range(1, settings["batch_size"] + 1)
-    return {**settings, "batch_size": max(size for size in sizes if rollout % size == 0)}
+    sizes = [size for size in range(1, rollout + 1) if rollout % size == 0]
+    nearest = min(sizes, key=lambda size: abs(log(size / settings["batch_size"])))
+    return {**settings, "batch_size": nearest}

@@ -143,10 +143,11 @@ class LatentCore:
                 f"The actions of {n} lanes have the shape {np.shape(actions)}; give {size} numbers"
                 " for each."
             )
-        if np.isnan(actions).any():
+        acts = torch.as_tensor(actions, dtype=torch.float32).detach()
+        if acts.isnan().any():
             raise InputError("An action is no number (NaN); give finite ones.")
         before = self.measures
-        moved = self.z + self.step_size * torch.as_tensor(actions, dtype=torch.float32).clamp(-1, 1)
+        moved = self.z + self.step_size * acts.clamp(-1, 1)
         self.z = moved.clamp(-self.limit, self.limit)
         self.elapsed += 1
         self.samples, self.measures = self.measure(self.z)
@@ -245,6 +246,11 @@ def make_core(
     for name, weight in weights.items():
         if not isinstance(weight, Real) or not np.isfinite(weight):
             raise InputError(f"The reward weight {name} is {weight!r}; give a finite number.")
+    if not isinstance(scenario, Scenario | None):
+        raise InputError(
+            f"scenario is {type(scenario).__name__}; give an envs.scenario.Scenario, which"
+            " Scenario.assemble makes of rows and fitted parts."
+        )
     if scenario is None and run is not None:
         scenario = load_scenario(run)
     elif scenario is None:

@@ -37,6 +37,7 @@ class LatentAnomalyEnv(gym.Env[np.ndarray, np.ndarray]):
         self.observation_space = spaces.Box(*self.core.observation_bounds(), dtype=np.float32)
         self.action_space = spaces.Box(-1, 1, (self.core.latent_dim,), dtype=np.float32)
         self.render_mode = render_mode
+        self.row = 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
@@ -78,6 +79,11 @@ def register(name: str, backend: str) -> None:
 def attacked_backend(spec: EnvSpec) -> str:
     """Return the id of the backend that an env attacks by default."""
     return spec.kwargs.get("detector", FLAGSHIP_BACKEND)
+
+
+def registered_settings(name: str) -> dict[str, Any]:
+    """Return the keyword arguments that the env `name` is registered with."""
+    return dict(gym.registry[name].kwargs)
 
 
 def find_env(id: str) -> tuple[str, str]:

@@ -59,8 +59,8 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
             self.found = []
             self.core.restore()
         elif len(self.found) >= self.retrain_every:
-            retrain(self.core, np.stack(self.found))
-            self.found = []
+            found, self.found = np.stack(self.found), []
+            retrain(self.core, found)
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -75,8 +75,7 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
     """The vector form: retrains once per batch of finished episodes.
 
     Args:
-        env: a `LatentAnomalyVectorEnv`, wrapped or not; wrappers that change its observations go
-            around this one, which returns the env's own after a retraining.
+        env: a `LatentAnomalyVectorEnv`, wrapped or not.
         retrain_every: successful episodes between two retrainings; None leaves it to the caller
             of `retrain`.
         top_l: successes, those of highest return, that a retraining keeps.

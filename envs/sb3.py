@@ -1,10 +1,12 @@
 """The Stable-Baselines3 face: a `VecEnv` around any same-step Gymnasium vector env."""
 
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
@@ -14,9 +16,10 @@ from common.errors import InputError
 class SB3VecEnv(VecEnv):
     """Adapts a vector env with `AutoresetMode.SAME_STEP` to Stable-Baselines3.
 
-    A lane's info is that of its step. A finished lane's also holds `terminal_observation`,
-    `TimeLimit.truncated`, `is_success` and `episode` with the return `r` and the length `l`; what
-    is told of its new episode is in `reset_infos`.
+    A lane's info is that of its step and `TimeLimit.truncated`. A finished lane's also holds
+    `terminal_observation`, `episode` with the return `r`, the length `l` and the seconds `t` since
+    the env was made, as of SB3's `Monitor`, and `is_success` where the env tells of `success`;
+    what is told of its new episode is in `reset_infos`.
 
     Raises:
         InputError: the env resets a finished lane in the next step, or not at all.
@@ -27,6 +30,7 @@ class SB3VecEnv(VecEnv):
             raise InputError("SB3VecEnv takes vector envs with AutoresetMode.SAME_STEP only.")
         self.env = env
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self.started = perf_counter()
         self.returns = np.zeros(env.num_envs)
         self.lengths = np.zeros(env.num_envs, dtype=int)
 
@@ -42,8 +46,11 @@ class SB3VecEnv(VecEnv):
         observations, infos = self.env.reset(seed=self._seeds[0], options=options or None)
         self._reset_seeds()
         self._reset_options()
-        self.reset_infos = by_lane(infos, self.num_envs)
-        self.returns[:], self.lengths[:] = 0, 0
+        lanes = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
+        for lane, told in enumerate(by_lane(infos, self.num_envs)):
+            if lanes[lane]:
+                self.reset_infos[lane] = told
+        self.returns[lanes], self.lengths[lanes] = 0, 0
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -60,13 +67,17 @@ class SB3VecEnv(VecEnv):
         final_infos = by_lane(infos.get("final_info", {}), self.num_envs)
         for lane in np.flatnonzero(done):
             self.reset_infos[lane] = lane_infos[lane]
-            lane_infos[lane] = {
-                **final_infos[lane],
-                "terminal_observation": infos["final_obs"][lane],
-                "TimeLimit.truncated": bool(truncated[lane] and not terminated[lane]),
-                "is_success": bool(terminated[lane]),
-                "episode": {"r": float(self.returns[lane]), "l": int(self.lengths[lane])},
+            lane_infos[lane] = final = final_infos[lane]
+            final["terminal_observation"] = infos["final_obs"][lane]
+            final["episode"] = {
+                "r": float(self.returns[lane]),
+                "l": int(self.lengths[lane]),
+                "t": perf_counter() - self.started,
             }
+            if "success" in final:
+                final["is_success"] = bool(final["success"])
+        for info, cut in zip(lane_infos, truncated & ~terminated, strict=True):
+            info["TimeLimit.truncated"] = bool(cut)
         self.returns[done], self.lengths[done] = 0, 0
         return observations, rewards.astype(np.float32), done, lane_infos
 
@@ -75,24 +86,32 @@ class SB3VecEnv(VecEnv):
         self.env.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return the vector env's attribute, once for every lane asked for."""
-        value = getattr(self.env.unwrapped, attr_name)
+        """Return an attribute of the vector env or a wrapper, once for every lane asked for."""
+        value = getattr(self._holder(attr_name), attr_name)
         return [value for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of the vector env; lanes share it."""
-        setattr(self.env.unwrapped, attr_name, value)
+        """Set an attribute of the vector env or a wrapper that has it; lanes share it."""
+        setattr(self._holder(attr_name), attr_name, value)
 
     def env_method(
         self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
     ) -> list[Any]:
-        """Call a method of the vector env once; lanes share the result."""
-        result = getattr(self.env.unwrapped, method_name)(*args, **kwargs)
+        """Call a method of the vector env or a wrapper once; lanes share the result."""
+        result = getattr(self._holder(method_name), method_name)(*args, **kwargs)
         return [result for _ in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
-        """Tell that no lane has a wrapper of its own."""
-        return [False for _ in self._get_indices(indices)]
+        """Tell that lanes have no wrapper of their own, but what `Monitor` tells is told."""
+        monitored = issubclass(Monitor, wrapper_class)
+        return [monitored for _ in self._get_indices(indices)]
+
+    def _holder(self, name: str) -> VectorEnv:
+        """Return the outermost wrapper that has the attribute `name`, or else the vector env."""
+        env = self.env
+        while isinstance(env, VectorWrapper) and not hasattr(env, name):
+            env = env.env
+        return env
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """Return no images."""

@@ -10,6 +10,7 @@ import numpy as np
 import data
 import detectors
 import generators
+from common.errors import InputError
 from common.files import read_json, reading_saved
 from common.randomness import draw_seed
 from common.scaling import RowScaler
@@ -77,6 +78,11 @@ def build_scenario(
         generator: id of a generator.
         seed: seed of the split and of both fits.
     """
+    if not isinstance(source, str):
+        raise InputError(
+            f"data is {type(source).__name__}; give a name or a path, or a scenario that"
+            " Scenario.assemble makes of rows and fitted parts."
+        )
     detectors.registry.spec(detector)
     versions = modified(source), modified(detector.removeprefix("onnx:"))
     return _build(source, label_column, protocol, detector, generator, seed, versions)

@@ -1,6 +1,7 @@
 """The native vector face of the env: all lanes in one batched core."""
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from common.errors import InputError
+from common.errors import InputError, check_at_least
 from envs.core import LatentCore, Step, make_core
 
 
@@ -22,7 +23,7 @@ class LatentAnomalyVectorEnv(VectorEnv):
 
     Args:
         num_envs: number of lanes.
-        max_episode_steps: steps after which a lane is truncated.
+        max_episode_steps: steps after which a lane is truncated; -1 for no limit.
         render_mode: None; only `LatentAnomalyEnv` draws.
         settings: keyword arguments of `envs.core.make_core`.
     """
@@ -39,6 +40,10 @@ class LatentAnomalyVectorEnv(VectorEnv):
         if render_mode is not None:
             raise InputError(
                 f"The vector env has no render_mode {render_mode!r}; draw an env of gym.make."
+            )
+        if max_episode_steps != -1:
+            check_at_least(
+                SimpleNamespace(max_episode_steps=max_episode_steps), max_episode_steps=1
             )
         self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
         self.core: LatentCore = make_core(num_envs, **settings)
@@ -84,7 +89,8 @@ class LatentAnomalyVectorEnv(VectorEnv):
         outcome = self.core.step(actions)
         observations = self.core.observe()
         terminated = outcome.success.numpy()
-        truncated = (self.core.elapsed >= self.max_episode_steps).numpy()
+        limit = self.max_episode_steps if self.max_episode_steps != -1 else np.inf
+        truncated = (self.core.elapsed >= limit).numpy()
         done = terminated | truncated
         going_on = self._step_info(outcome, ~done)
         if not done.any():

@@ -181,13 +181,20 @@ def test_policy_of_another_env_is_refused(scenario, rows, tmp_path):
         load_agent(tmp_path, SB3VecEnv(wide), 0)
 
 
-@pytest.mark.parametrize("n_lanes", [1, 4, 10, 33, 64])
+@pytest.mark.parametrize("n_lanes", [1, 4, 10, 33, 64, 131])
 def test_batches_fit_the_rollout_whatever_the_number_of_lanes(scenario, n_lanes, recwarn):
     env = SB3VecEnv(LatentAnomalyVectorEnv(n_lanes, scenario=scenario))
     agent = make_agent("ppo", env, 0)
     assert agent.n_steps * n_lanes % agent.batch_size == 0
-    assert agent.batch_size == {1: 4, 4: 16, 10: 40, 33: 66, 64: 128}[n_lanes]
+    assert agent.batch_size == {1: 4, 4: 16, 10: 40, 33: 132, 64: 128, 131: 131}[n_lanes]
     assert [str(warning.message) for warning in recwarn if "batch" in str(warning.message)] == []
+
+
+def test_ars_plays_as_long_as_it_is_told(scenario):
+    monitor = SearchMonitor(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+    agent = make_agent("ars", SB3VecEnv(monitor), 0)
+    agent.learn(12_000)
+    assert 12_000 <= agent.num_timesteps <= monitor.counts.queries < 24_000
 
 
 class TargetEnv(gym.Env):

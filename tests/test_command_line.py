@@ -28,7 +28,7 @@ from common.files import check_folder, write_json
 from common.weights import save_weights
 from data import Split, Table, load, split
 from detectors.trees import ExtraTreesDetector
-from evaluate import EvaluateConfig, default_scenario, evaluate
+from evaluate import DEFAULTS, EvaluateConfig, default_scenario, evaluate
 from train import TrainConfig, keep, train
 
 QUICK = ["--rounds", "1", "--timesteps", "512", "--n-lanes", "16", "--n-background", "100"]
@@ -306,6 +306,22 @@ def test_terminated_training_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_env_of_somebody_else_plays_on_its_own_data(tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Theirs-v0', entry_point='envs.latent_anomaly:LatentAnomalyEnv',\n"
+        "    vector_entry_point='envs.vector:LatentAnomalyVectorEnv', kwargs=dict(data='wine',\n"
+        "    protocol='full', detector='extra-trees', generator='background'))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    done = command(
+        "evaluate.py", "--env-id", "theirs:Theirs-v0", "--runs", tmp_path, "--episodes", 8
+    )
+    assert done.returncode == 0, done.stderr
+    assert "playing the controls on wine" in done.stdout
+    assert "in Theirs-v0" in done.stdout
+
+
 def test_unknown_env_is_one_sentence():
     done = command("evaluate.py", "--env-id", "LatentAnomly-v0")
     assert_one_sentence(done, "did you mean LatentAnomaly-v0")
@@ -480,9 +496,8 @@ def test_an_attack_on_a_run_plays_as_many_episodes_as_asked(rows, tmp_path, monk
 
 
 def test_without_a_run_the_backend_of_the_env_is_scored(monkeypatch):
-    monkeypatch.setattr("evaluate.DEFAULT_DATA", "wine")
-    monkeypatch.setattr("evaluate.DEFAULT_PROTOCOL", "full")
-    scenarios, X_test, y_test = default_scenario("extra-trees")
+    settings = {**DEFAULTS, "data": "wine", "protocol": "full", "generator": "background"}
+    scenarios, X_test, y_test = default_scenario({**settings, "detector": "extra-trees"})
     assert {name: type(each.detector) for name, each in scenarios.items()} == {
         "unhardened": ExtraTreesDetector
     }

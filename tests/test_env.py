@@ -239,6 +239,8 @@ def test_bad_row_option_is_refused(scenario, row):
         ({"step_size": "a"}, "step_size is 'a'"),
         ({"horizon": 1.5}, "horizon is 1.5"),
         ({"seed": None}, "seed is None"),
+        ({"scenario": "x"}, "scenario is str"),
+        ({"scenario": None, "data": 1}, "data is int"),
         ({"weights": [1, 2]}, r"weights is \[1, 2\]"),
         ({"seed": -1}, "seed is -1"),
         ({"weights": {"bypass": "1"}}, "reward weight bypass is '1'"),
@@ -248,7 +250,7 @@ def test_bad_row_option_is_refused(scenario, row):
 def test_settings_out_of_range_are_refused(scenario, settings, words):
     for make in (LatentAnomalyEnv, LatentAnomalyVectorEnv):
         with pytest.raises(InputError, match=words):
-            make(scenario=scenario, **settings)
+            make(**{"scenario": scenario, **settings})
     with pytest.raises(InputError, match="num_envs is 0"):
         LatentAnomalyVectorEnv(0, scenario=scenario)
 

@@ -128,6 +128,22 @@ def test_wrapper_retrains_at_the_episodes_end_and_restores_on_a_seeded_reset(sce
     np.testing.assert_array_equal(scenario.detector.decision_function(scenario.X), original)
 
 
+def test_finds_of_an_interrupted_retraining_join_the_bank_once(scenario, monkeypatch):
+    env = DetectorRetrainWrapper(LatentAnomalyEnv(scenario=scenario), retrain_every=2)
+    play(env, 0, lambda: bool(env.found))
+    env.retrain_every = 1
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during:
+        during.setattr("envs.retrain.retrained", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            env.reset()
+    env.reset()
+    assert len(env.core.bank) == 1
+
+
 def test_wrapper_counts_the_episodes_that_succeed(scenario):
     env = DetectorRetrainWrapper(LatentAnomalyEnv(scenario=scenario), retrain_every=3)
     play(env, 0, lambda: len(env.core.bank) > 0)

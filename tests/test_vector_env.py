@@ -5,12 +5,16 @@ from functools import partial
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from stable_baselines3.common.monitor import Monitor
 
 from common.errors import InputError
 from envs import FLAGSHIP
 from envs.latent_anomaly import LatentAnomalyEnv
+from envs.retrain import VectorDetectorRetrainWrapper
 from envs.sb3 import SB3VecEnv
 from envs.vector import LatentAnomalyVectorEnv
 
@@ -142,6 +146,69 @@ def test_sb3_options_are_handed_on_once_and_resets_are_told(scenario):
         env.reset()
 
 
+def test_sb3_face_reaches_wrappers_by_name(scenario):
+    wrapped = VectorDetectorRetrainWrapper(LatentAnomalyVectorEnv(N_LANES, scenario=scenario), 8)
+    env = SB3VecEnv(wrapped)
+    assert env.get_attr("found") == [[]] * N_LANES
+    assert env.get_attr("core")[0] is wrapped.env.core
+    env.set_attr("retrain_every", None)
+    assert wrapped.retrain_every is None
+    wrapped.found, wrapped.found_returns = [scenario.X[0]], [1.0]
+    env.env_method("retrain")
+    assert len(wrapped.core.bank) == 1
+    assert env.env_is_wrapped(Monitor) == [True] * N_LANES
+    assert env.env_is_wrapped(TimeLimit) == [False] * N_LANES
+
+
+def test_sb3_face_of_another_env_tells_no_success():
+    make = partial(gym.make, "CartPole-v1")
+    env = SB3VecEnv(SyncVectorEnv([make] * 2, autoreset_mode=AutoresetMode.SAME_STEP))
+    env.seed(0)
+    env.reset()
+    ended: list[dict] = []
+    while not ended:
+        _, _, done, infos = env.step(np.ones(2, int))
+        assert [info["TimeLimit.truncated"] for info in infos] == [False, False]
+        ended = [info for info, over in zip(infos, done, strict=True) if over]
+    assert "is_success" not in ended[0]
+    assert ended[0]["episode"]["t"] > 0
+
+
+def test_sb3_reset_of_some_lanes_leaves_the_others_alone(scenario):
+    env = SB3VecEnv(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
+    env.reset()
+    for _ in range(3):
+        env.step(np.zeros((N_LANES, 3), np.float32))
+    told, lengths = list(env.reset_infos), env.lengths.copy()
+    assert lengths[0] > 0
+    env.set_options({"reset_mask": np.arange(N_LANES) == 0})
+    env.reset()
+    assert env.lengths.tolist() == [0, *lengths[1:]]
+    assert env.reset_infos[1:] == told[1:]
+
+
+@pytest.mark.parametrize("limit", [0, -2, 1.5, None])
+def test_episodes_of_no_whole_number_of_steps_are_refused(scenario, limit):
+    with pytest.raises(InputError, match=f"max_episode_steps is {limit}"):
+        LatentAnomalyVectorEnv(2, limit, scenario=scenario)
+
+
+def test_a_limit_of_minus_1_is_none(scenario):
+    env = LatentAnomalyVectorEnv(2, -1, scenario=scenario)
+    env.reset(seed=0)
+    steps = [env.step(np.zeros((2, 3), np.float32)) for _ in range(20)]
+    assert not any(truncated.any() for _, _, _, truncated, _ in steps)
+
+
+def test_actions_may_be_a_tensor_that_has_a_gradient(scenario):
+    observations = []
+    for actions in (np.full((2, 3), 0.5, np.float32), torch.full((2, 3), 0.5, requires_grad=True)):
+        env = LatentAnomalyVectorEnv(2, scenario=scenario)
+        env.reset(seed=0)
+        observations.append(env.step(actions)[0])
+    np.testing.assert_array_equal(*observations)
+
+
 def test_sb3_seed_repeats_the_episodes(scenario):
     env = SB3VecEnv(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
     episodes, actions = [], np.random.default_rng(0).uniform(-1, 1, (12, N_LANES, 3))
@@ -197,6 +264,7 @@ def test_sb3_episodes_begin_anew_with_a_reset_and_end_with_their_own_observation
         total, length = total + rewards, length + 1
         for lane in np.flatnonzero(done):
             np.testing.assert_array_equal(infos[lane]["terminal_observation"], final[lane])
-            told = {"r": pytest.approx(total[lane], abs=1e-3), "l": length[lane]}
-            assert infos[lane]["episode"] == told
+            told = infos[lane]["episode"]
+            assert told["r"] == pytest.approx(total[lane], abs=1e-3)
+            assert told["l"] == length[lane]
             total[lane] = length[lane] = 0
