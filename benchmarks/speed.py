@@ -145,10 +145,9 @@ def run(cases: Sequence[Case], number: int, seed: int) -> "pd.DataFrame":
 
     from benchmarks.stopwatch import measure
 
-    os.environ |= ONE_THREAD
     records = []
     with (
-        ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool,
+        ProcessPoolExecutor(1, get_context("spawn"), use_one_thread, max_tasks_per_child=1) as pool,
         tqdm(cases, f"round {number + 1}", unit="measurement") as bar,
     ):
         for case in bar:
@@ -157,6 +156,11 @@ def run(cases: Sequence[Case], number: int, seed: int) -> "pd.DataFrame":
             bar.set_postfix({"case": case.name, first: f"{value:.3g}"})
             records += [(case.part, case.name, number, *figure) for figure in figures.items()]
     return pd.DataFrame(records, columns=["part", "case", "round", "figure", "value"])
+
+
+def use_one_thread() -> None:
+    """Tell the libraries that the measurement imports to start one thread each."""
+    os.environ.update(ONE_THREAD)
 
 
 def report(records: "pd.DataFrame") -> str:

@@ -15,8 +15,7 @@ from generators.cvae import ConditionalVAE
 settings.register_profile("same-every-time", derandomize=True)
 settings.load_profile("same-every-time")
 torch.set_num_threads(1)
-# of the processes that tests start; numba, once there, takes no other number than it began with
-os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 
 
 def blobs(n_normal: int = 150, n_anomalies: int = 30, d: int = 4, seed: int = 0):

@@ -1,5 +1,7 @@
 """The measurements of speed, on a small scale; no test looks at a time."""
 
+import os
+
 import pandas as pd
 import pytest
 
@@ -46,7 +48,7 @@ def test_perceptron_has_as_many_parameters_as_the_active_experts():
 
 
 def test_cases_run_in_processes_of_their_own_and_are_written(tmp_path, capsys):
-    names = ("evaluate.py --help", "train.py --help")
+    names, environment = ("evaluate.py --help", "train.py --help"), os.environ.copy()
     compare(SpeedSettings(cases=names, rounds=2, out=tmp_path))
     records = pd.read_csv(tmp_path / "speed-startup.csv")
     assert list(records["case"]) == [*names, *names]
@@ -56,6 +58,7 @@ def test_cases_run_in_processes_of_their_own_and_are_written(tmp_path, capsys):
     assert printed.strip() == (tmp_path / "speed-startup.md").read_text().strip()
     assert all(name in printed for name in names)
     assert "one thread" in printed
+    assert os.environ == environment  # the setting of one thread is theirs alone
 
 
 def test_tables_hold_medians_and_multiples_of_the_first_case():
