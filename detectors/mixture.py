@@ -22,7 +22,7 @@ N_UNHARDENED = 4
 # what n / (n + HALFWAY) is, n being the number of real training rows
 WEIGHTS = (0.5, 4.0, 0.0, 0.0, 0.0, 0.0)
 TRUST_WEIGHTS = (0.0, 0.0, 0.0, 4.0, 1.0, 4.0)
-SIZE_WEIGHTS = (0.0, 0.0, 4.0, 0.0, 0.0, 0.0)
+SIZE_WEIGHTS = (0.0, 0.0, 4.0, 2.0, 0.0, 0.0)
 HALFWAY = 1000
 BLOCK = 1024  # rows; what is between two layers then fits into a core's cache
 
@@ -158,7 +158,7 @@ class Mixture(nn.Module):
         self.offset.copy_(self.combine(opinions).double().quantile(1 - contamination))
 
     def weigh(self, n_rows: int, hardened: bool) -> None:
-        """Weigh the opinions: trees by the number of real rows, novelty by the trust.
+        """Weigh the opinions: trees by the number of real rows, novelty by that and the trust.
 
         Those of synthetic rows count if `hardened`.
         """
