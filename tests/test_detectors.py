@@ -658,18 +658,23 @@ def test_synthetic_rows_count_by_their_weight_and_the_root_of_the_trust(training
     torch.testing.assert_close(loss(1, 0.25) - loss(0, 1), share / 2)
 
 
-def test_trees_of_more_rows_and_novelty_of_more_trust_weigh_more(training):
+def test_trees_and_memory_of_more_rows_and_novelty_of_more_trust_weigh_more(training):
     network = copy.deepcopy(training[0])
-    network.memory.trust.fill_(0.5)
 
-    def weights(n_rows, hardened):
+    def weights(n_rows, trust, hardened=True):
+        network.memory.trust.fill_(trust)
         network.weigh(n_rows, hardened)
         return network.weight.tolist()
 
-    few, many = weights(50, True), weights(5000, True)
+    few, many, trusting = weights(50, 0.5), weights(5000, 0.5), weights(50, 1)
     assert few[2] < 0.5 < 3 < many[2]
-    assert few[:2] + few[3:] == many[:2] + many[3:]
-    assert weights(50, False) == [*few[:4], 0, 0]
+    assert few[3] + 1 < many[3]
+    assert few[:2] + few[4:] == many[:2] + many[4:]
+    assert few[:3] == trusting[:3]
+    assert all(less < more for less, more in zip(few[3:], trusting[3:], strict=True))
+    assert weights(50, 0)[3] > 0
+    assert weights(50, 0)[4:] == [0, 0]
+    assert weights(50, 0.5, hardened=False) == [*few[:4], 0, 0]
 
 
 def test_settings_reach_the_network(rows):
