@@ -20,9 +20,9 @@ REAL_TREES, HARDENED_TREES = range(2)
 N_UNHARDENED = 4
 # of the opinions below, in their order: a constant, what the memory's trust is multiplied by, and
 # what n / (n + HALFWAY) is, n being the number of real training rows
-WEIGHTS = (1.0, 4.0, 0.0, 0.0, 0.0, 0.0)
-TRUST_WEIGHTS = (0.0, 0.0, 0.0, 4.0, 1.0, 4.0)
-SIZE_WEIGHTS = (0.0, 0.0, 6.0, 2.0, 0.0, 0.0)
+WEIGHTS = (0.75, 3.0, 0.0, 0.0, 0.0, 0.0)
+TRUST_WEIGHTS = (0.0, 0.0, 0.0, 3.0, 0.75, 3.0)
+SIZE_WEIGHTS = (0.0, 0.0, 4.5, 1.5, 0.0, 0.0)
 HALFWAY = 1000
 BLOCK = 1024  # rows; what is between two layers then fits into a core's cache
 
