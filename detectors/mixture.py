@@ -158,7 +158,7 @@ class Mixture(nn.Module):
         self.offset.copy_(self.combine(opinions).double().quantile(1 - contamination))
 
     def weigh(self, n_rows: int, hardened: bool) -> None:
-        """Weigh the opinions: trees by the number of real rows, novelty by that and the trust.
+        """Weigh the opinions: memory and trees of real rows by their number, novelty by the trust.
 
         Those of synthetic rows count if `hardened`.
         """
