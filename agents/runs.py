@@ -118,8 +118,12 @@ def open_run(folder: Path, backend: str | None = None) -> Run:
 
 
 def find_run(root: Path, backend: str | None = None) -> Run | None:
-    """Return the latest run under `root`, of any backend or of one; None where there is none."""
-    for path in sorted(root.glob("*/config.json"), reverse=True):
+    """Return the run written last under `root`, of any backend or of one; None without one.
+
+    That is told by the time of its config, so that a run folder can be renamed.
+    """
+    configs = root.glob("*/config.json")
+    for path in sorted(configs, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         run = open_run(path.parent)
         if backend in (None, run.config["detector"]):
             return run

@@ -1,5 +1,6 @@
 """Every algorithm of the table plays, learns where it can, and is reproducible."""
 
+import os
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -472,11 +473,13 @@ def test_diversity_is_the_mean_distance_to_the_nearest_other_success(scenario):
 
 
 def test_the_latest_run_that_fits_is_found(tmp_path):
-    backends = ["mamba-moe", "catboost", "mamba-moe", "catboost"]
-    for name, detector in enumerate(backends):
-        write_json(tmp_path / str(name) / "config.json", {**RUN_SETTINGS, "detector": detector})
-    assert find_run(tmp_path).folder.name == "3"
-    assert find_run(tmp_path, "mamba-moe").folder.name == "2"
+    backends = {"d": "mamba-moe", "a": "catboost", "c": "mamba-moe", "b": "catboost"}
+    for time, (name, detector) in enumerate(backends.items()):
+        path = tmp_path / name / "config.json"
+        write_json(path, {**RUN_SETTINGS, "detector": detector})
+        os.utime(path, (time, time))
+    assert find_run(tmp_path).folder.name == "b"
+    assert find_run(tmp_path, "mamba-moe").folder.name == "c"
     assert find_run(tmp_path, "extra-trees") is None
 
 
