@@ -33,7 +33,8 @@ class EvaluateConfig:
 
     Attributes:
         env_id: a registered env id, or module:id to import a module first.
-        run: folder of a run written by train.py; by default the latest in `runs` that fits.
+        run: folder of a run written by train.py; by default the latest in `runs`: of any backend
+            for LatentAnomaly-v0, else of the id's.
         runs: folder that run folders are looked for in.
         episodes: episodes that each algorithm plays at least.
         seed: of the episodes.

@@ -26,8 +26,9 @@ class ScoreConfig:
             No label is needed.
         run: folder of a run written by train.py; by default the latest in `runs`.
         runs: folder that run folders are looked for in.
-        out: .csv or .parquet file for the rows with three more columns: score, the log-odds of
-            anomaly; probability; predicted, 1 where the score exceeds the detector's threshold.
+        out: .csv or .parquet file for the rows with three more columns: score, on the scale of
+            log-odds; probability, its logistic function, not calibrated; predicted, 1 where the
+            score exceeds the detector's threshold.
         plugin: modules to import first, which register detectors of their own.
     """
 

@@ -23,7 +23,7 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         generator: id of a generator, see `generators.ids()`.
         agent: a key of `agents.algorithms.ALGORITHMS`, or `module:Class`.
         rounds: rounds of search and retraining.
-        timesteps: env steps a round.
+        timesteps: env steps a round at least; a rollout is finished.
         synthetic_weight: share in [0, 1) of the anomalies' training weight that found rows get.
         contamination: share of new rows labelled 0 that `predict` shall call anomalies; by default
             the threshold is the detector's own. Of the backends the flagship takes a contamination
@@ -36,8 +36,8 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         detector_: the hardened detector.
         unhardened_: the same backend fitted on the given rows alone.
         bank_: synthetic anomalies, drawn and found, float64 (m, d), in the units of the rows given
-            to `fit`. The detector was trained on them, unless they have no weight or it can only
-            be queried.
+            to `fit`. The detector was trained on them, unless they have no weight, it can only be
+            queried, or it has no trust in them (see the method's page).
         history_: one dict a round: queries, bypasses, successes, bank size and more.
         classes_: the two labels.
         threshold_: score above which `predict` returns 1.

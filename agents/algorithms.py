@@ -1,7 +1,6 @@
 """The table of algorithms: what `--algo` takes and where each class lives."""
 
 from importlib.resources import files
-from importlib.util import find_spec
 from math import log
 from typing import Any
 
@@ -11,17 +10,14 @@ from common.registry import unknown
 
 ALGORITHMS: dict[str, str] = {
     **{name: f"stable_baselines3:{name.upper()}" for name in ("ppo", "a2c", "sac", "td3", "ddpg")},
+    "ars": "agents.ars:ARS",
+    "crossq": "sb3_contrib:CrossQ",
+    "recurrent-ppo": "sb3_contrib:RecurrentPPO",
+    "tqc": "sb3_contrib:TQC",
+    "trpo": "sb3_contrib:TRPO",
     "random": "agents.controls:RandomAgent",
     "gradient": "agents.controls:GradientAgent",
 }
-if find_spec("sb3_contrib") is not None:
-    ALGORITHMS |= {
-        "ars": "agents.ars:ARS",
-        "crossq": "sb3_contrib:CrossQ",
-        "recurrent-ppo": "sb3_contrib:RecurrentPPO",
-        "tqc": "sb3_contrib:TQC",
-        "trpo": "sb3_contrib:TRPO",
-    }
 
 
 def find_algorithm(algo: str) -> tuple[str, dict[str, Any]]:

@@ -24,10 +24,11 @@ from common.randomness import RandomState, as_seed
 class Detector(ClassifierMixin, BaseEstimator, ABC):
     """Scores rows of a table: the higher the score, the more anomalous.
 
-    The score is the log-odds that a row is an anomaly, so `predict_proba` is its logistic function
-    and `threshold_` is 0, where both classes are equally likely. Labels are 1 for a known anomaly
-    and 0 for everything else; of any other two labels the higher one is the anomaly. Constructor
-    arguments are the settings, as in scikit-learn.
+    The score is on the scale of log-odds: `predict_proba` is its logistic function, and
+    `threshold_`, above which a row is called an anomaly, is 0. It ranks rows; how often anomalies
+    come is not known, so that the probabilities are not calibrated. Labels are 1 for a known
+    anomaly and 0 for everything else; of any other two labels the higher one is the anomaly.
+    Constructor arguments are the settings, as in scikit-learn.
 
     Attributes after `fit`: `classes_` (the two labels), `n_features_in_`, `feature_names_in_` where
     the rows were a data frame, `threshold_`, and as in PyOD `decision_scores_` and `labels_`, the

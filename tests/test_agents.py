@@ -1,6 +1,7 @@
 """Every algorithm of the table plays, learns where it can, and is reproducible."""
 
 import os
+import sys
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -405,6 +406,14 @@ def test_every_entry_of_the_table_can_be_found():
         entry_point, settings = find_algorithm(algo)
         assert ":" in entry_point
         assert (settings == {}) == (algo in ("random", "gradient"))
+
+
+@pytest.mark.parametrize("algo", ["ars", "tqc"])
+def test_an_algorithm_whose_library_is_not_installed_names_it(algo, scenario, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sb3_contrib", None)
+    monkeypatch.delitem(sys.modules, "agents.ars", raising=False)
+    with pytest.raises(InputError, match=r"'sb3_contrib'.*install"):
+        make_agent(algo, make_env(scenario), 0)
 
 
 def test_every_algorithm_of_both_libraries_that_acts_in_a_box_is_in_the_table():

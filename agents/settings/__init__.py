@@ -13,16 +13,16 @@ class HardeningSettings:
     Attributes:
         detector: id of the detector backend.
         generator: id of the generator whose latent space is searched.
-        algo: a key of `agents.algorithms.ALGORITHMS`, or `module:Class`.
+        algo: name of an algorithm in `agents.algorithms.ALGORITHMS`, or `module:Class`.
         rounds: rounds of search and retraining.
-        timesteps: env steps a round, counted over all lanes.
-        top_l: finds, those of highest return, that a round adds to the bank.
-        n_background: feature-space negatives that the bank starts with.
+        timesteps: env steps a round at least, counted over all lanes; a rollout is finished.
+        top_l: successes, those of highest return, that a round adds to the bank.
+        n_background: corrupted normal rows that the bank of synthetic anomalies starts with.
         synthetic_weight: share of the anomalies' training weight that the bank gets.
         n_lanes: episodes at once.
         device: torch device of the detector, where it has one; by default its own.
-        contamination: share of new rows labelled 0 that the detector shall call anomalies; by
-            default its own. Detectors that take none, as all do but mamba-moe and mamba, refuse it.
+        contamination: share of new rows labelled 0 that the detector shall call anomalies, by
+            default a tenth. Only mamba-moe and mamba take it; the others refuse it.
     """
 
     detector: str = "mamba-moe"
