@@ -113,12 +113,12 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,)."""
-        check_is_fitted(self)
+        check_is_fitted(self, "detector_")
         return self.detector_.decision_function(validate_data(self, X, reset=False))
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the probabilities of normal and of anomaly, float64 (n, 2)."""
-        check_is_fitted(self)
+        check_is_fitted(self, "detector_")
         return self.detector_.predict_proba(validate_data(self, X, reset=False))
 
     def predict(self, X: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Run folders: what a training leaves, and how it is found and read again."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,16 @@ def open_run(folder: Path, backend: str | None = None) -> Run:
 def find_run(root: Path, backend: str | None = None) -> Run | None:
     """Return the run written last under `root`, of any backend or of one; None without one.
 
-    That is told by the time of its config, so that a run folder can be renamed.
+    That is told by the time of its config, so that a run folder can be renamed. Folders that are no
+    runs of this version are left out, with a warning.
     """
     configs = root.glob("*/config.json")
     for path in sorted(configs, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        run = open_run(path.parent)
+        try:
+            run = open_run(path.parent)
+        except InputError as error:
+            warnings.warn(f"{path.parent} is left out: {error}", stacklevel=2)
+            continue
         if backend in (None, run.config["detector"]):
             return run
     return None

@@ -139,8 +139,8 @@ def run(
     try:
         halves = split(load(source), settings.protocol, settings.seed)
         hardened = harden(halves.X_train, halves.y_train, loop, settings.seed)
-    except InputError as error:
-        return [{**cell, "error": str(error)}]
+    except Exception as error:
+        return [{**cell, "error": reason(error)}]
     records = []
     for algo in algos:
         env = LatentAnomalyVectorEnv(loop.n_lanes, scenario=hardened.scenario)
@@ -149,11 +149,17 @@ def run(
             agent = make_agent(algo, SB3VecEnv(monitor), settings.seed)
             with global_seed(settings.seed):
                 agent.learn(settings.timesteps)
-        except InputError as error:
-            records.append({**cell, "error": str(error)})
+        except Exception as error:
+            records.append({**cell, "error": reason(error)})
         else:
             records.append({**cell, "algo": algo, **asdict(monitor.counts)})
     return records
+
+
+def reason(error: Exception) -> str:
+    """Tell an error in one line: its kind, but for an `InputError`'s, and what it says."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, InputError) else f"{type(error).__name__}: {said}"
 
 
 def summarise(records: pd.DataFrame) -> pd.DataFrame:

@@ -39,9 +39,9 @@ def run_command(main: Callable[[], None]) -> None:
     """Run a command line; an `InputError` becomes one line on stderr and exit code 2.
 
     So does what the system refuses, such as a full disk. A warning is one line, too, told once
-    however often libraries give it. Scratch files are removed after Ctrl-C, exit code 130, and
-    SIGTERM, 143. Unless the environment says otherwise, there is one thread: products are small
-    here, and threads that wait for each other on a busy machine take many times as long.
+    however often libraries give it. Scratch files are removed after Ctrl-C, exit code 130, SIGTERM,
+    143, and SIGHUP, 129. Unless the environment says otherwise, there is one thread: products are
+    small here, and threads that wait for each other on a busy machine take many times as long.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         from threadpoolctl import threadpool_limits
@@ -51,15 +51,24 @@ def run_command(main: Callable[[], None]) -> None:
     tell_once = cache(lambda line: print(line, file=sys.stderr))
 
     def showwarning(message: Any, *_args: Any, **_kwargs: Any) -> None:
-        tell_once(f"warning: {message}")
+        tell_once(f"warning: {' '.join(str(message).split())}")
+
+    code = 128 + signal.SIGINT
+
+    def end(number: int, _frame: Any) -> None:
+        nonlocal code
+        code = 128 + number
+        sys.exit(code)
 
     warnings.showwarning = showwarning
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, end)
     try:
         main()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # CatBoost makes one of any other end
         print("interrupted", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(code)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

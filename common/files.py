@@ -14,8 +14,11 @@ from common.errors import InputError
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; on success it is renamed onto `path`."""
-    path = Path(path)
+    """Yield a path beside `path` to write to; on success it is renamed onto `path`.
+
+    Where that is a link, it is renamed onto what the link leads to.
+    """
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}{path.suffix}")
     try:
@@ -35,9 +38,10 @@ def check_folder(folder: Path, option: str) -> None:
 
 
 def check_file(path: Path, option: str) -> None:
-    """Raise `InputError` where no file can be written at `path`."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file with {option}.")
+    """Raise `InputError` where no file can be written at `path`, such as on a folder or a pipe."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise InputError(f"{path} is {kind}; name a file with {option}.")
     check_folder(path.parent, option)
 
 

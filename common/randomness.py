@@ -1,6 +1,7 @@
 """Seeded randomness that leaves the process's global generators as they were."""
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
@@ -13,6 +14,8 @@ from common.errors import InputError
 
 RandomState = int | np.random.RandomState | None  # what scikit-learn takes as `random_state`
 
+GLOBAL = threading.RLock()  # held while the global generators are seeded: threads take turns
+
 
 @contextmanager
 def torch_seed(seed: int) -> Iterator[torch.Generator]:
@@ -21,7 +24,7 @@ def torch_seed(seed: int) -> Iterator[torch.Generator]:
     Yields a further generator with the same seed, for explicit draws.
     """
     seed %= 2**63  # all that torch takes
-    with torch.random.fork_rng(devices=[]):
+    with GLOBAL, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)
 
@@ -49,12 +52,12 @@ def global_seed(seed: int) -> Iterator[None]:
     """Seed Python's, NumPy's and torch's global generators inside the block, for libraries that
     know no others, and put them back afterwards.
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch_seed(seed):
+    with torch_seed(seed):
+        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+        try:
             random.seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
             yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from common.errors import InputError
@@ -14,7 +14,7 @@ def save_weights(path: Path | str, tensors: dict[str, Tensor]) -> None:
     """Write named tensors, atomically; those that share memory each in full."""
     copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     with replacing(path) as temporary:
-        save_file(copies, temporary)
+        temporary.write_bytes(save(copies))
 
 
 def load_weights(path: Path | str) -> dict[str, Tensor]:

@@ -74,10 +74,15 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
                 out.
             InputError: a setting is out of range, or the backend refuses the rows.
         """
-        checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
+        classes, *checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
         self.threshold_ = 0.0
         self._fit(*checked)
+        self.classes_ = classes
         return self._score_training_rows(checked[0])
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Tell whether a `fit` came to its end."""
+        return hasattr(self, "classes_")
 
     def partial_fit(
         self,
@@ -98,7 +103,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         """
         if not hasattr(self, "classes_"):
             return self.fit(X, y, sample_weight, synthetic)
-        checked = self._check_training(X, y, sample_weight, synthetic, reset=False)
+        _, *checked = self._check_training(X, y, sample_weight, synthetic, reset=False)
         self._partial_fit(*checked)
         return self._score_training_rows(checked[0])
 
@@ -189,7 +194,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         sample_weight: np.ndarray | None,
         synthetic: np.ndarray | None,
         reset: bool,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, force_writeable=True)
         if np.abs(X).max() > np.finfo(np.float32).max:
             raise ValueError("X holds a value beyond float32; replace it or drop its column.")
@@ -207,8 +212,8 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
             raise ValueError("The rows that are not synthetic have one class; both are needed.")
         if (np.bincount(encoded[~synthetic], weight[~synthetic]) == 0).any():
             raise ValueError("All real rows of one class have the weight 0; both are needed.")
-        self.classes_, self.seed_ = classes, as_seed(self.random_state)
-        return X, encoded, weight, synthetic
+        self.seed_ = as_seed(self.random_state)
+        return classes, X, encoded, weight, synthetic
 
 
 def check_contamination(contamination: float) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 EPSILON = 1e-5  # of the gated norm
+HEADDIM = 8  # channels that share one decay
 
 
 def inverse_rms(x: Tensor, eps: float) -> Tensor:
@@ -38,7 +39,7 @@ class Mamba2(nn.Module):
         d_state: int = 4,
         d_conv: int = 4,
         expand: int = 1,
-        headdim: int = 8,
+        headdim: int = HEADDIM,
     ) -> None:
         super().__init__()
         self.d_state, self.d_conv, self.headdim = d_state, d_conv, headdim

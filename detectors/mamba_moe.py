@@ -1,6 +1,7 @@
 """The flagship: a mixture of Mamba-2 experts and of others that err differently."""
 
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -15,6 +16,7 @@ from common.randomness import RandomState, as_seed, torch_seed
 from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
 from detectors.base import Detector, check_contamination, real_weights
+from detectors.mamba2 import HEADDIM
 from detectors.mixture import HARDENED_TREES, REAL_TREES, Mixture, Sizes
 from detectors.neighbour_expert import opinions_of_known
 
@@ -129,7 +131,11 @@ class MambaMoEDetector(Detector):
     def _check_settings(self) -> None:
         check_contamination(self.contamination)
         check_at_least(self, top_k=1, depth=1, n_tokens=1, n_bins=1, steps=1)
-        check_at_least(self, n_trees=1, n_hardened_trees=1)
+        check_at_least(self, n_trees=1, n_hardened_trees=1, d_model=1)
+        if self.d_model % HEADDIM:
+            raise InputError(f"d_model is {self.d_model}; give a multiple of {HEADDIM}.")
+        if not isinstance(self.learning_rate, Real) or not 0 < self.learning_rate < np.inf:
+            raise InputError(f"learning_rate is {self.learning_rate!r}; give a number above 0.")
         if self.n_experts is not None:
             check_at_least(self, n_experts=1)
 

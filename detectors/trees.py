@@ -8,6 +8,7 @@ import torch
 from catboost import CatBoostClassifier
 from sklearn.ensemble import ExtraTreesClassifier
 
+from common.errors import InputError
 from common.randomness import RandomState
 from detectors.base import real_weights
 from detectors.log_odds import class_log_odds, vote_log_odds
@@ -116,8 +117,11 @@ class CatBoostDetector(TreesDetector):
     def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        if not np.ptp(X[~synthetic], axis=0).any():
-            raise ValueError("No column of X varies, which CatBoost needs; take another detector.")
+        if not np.ptp(X[~synthetic].astype(np.float32), axis=0).any():
+            raise InputError(
+                "No column of X varies in float32, which CatBoost needs; centre the columns, or"
+                " take another detector."
+            )
         super()._refit(X, y, weight, synthetic)
 
     def make_classifier(self) -> CatBoostClassifier:

@@ -143,7 +143,8 @@ class LatentCore:
                 f"The actions of {n} lanes have the shape {np.shape(actions)}; give {size} numbers"
                 " for each."
             )
-        acts = torch.as_tensor(actions, dtype=torch.float32).detach()
+        plain = actions if isinstance(actions, Tensor) else np.array(actions, np.float32)
+        acts = torch.as_tensor(plain, dtype=torch.float32).detach()
         if acts.isnan().any():
             raise InputError("An action is no number (NaN); give finite ones.")
         before = self.measures

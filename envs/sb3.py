@@ -5,6 +5,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
@@ -41,7 +42,7 @@ class SB3VecEnv(VecEnv):
             InputError: the lanes' options differ.
         """
         options = self._options[0]
-        if any(other != options for other in self._options):
+        if not all(data_equivalence(other, options) for other in self._options):
             raise InputError("The lanes of one vector env are reset alike; give them one dict.")
         observations, infos = self.env.reset(seed=self._seeds[0], options=options or None)
         self._reset_seeds()

@@ -490,6 +490,9 @@ def test_the_latest_run_that_fits_is_found(tmp_path):
     assert find_run(tmp_path).folder.name == "b"
     assert find_run(tmp_path, "mamba-moe").folder.name == "c"
     assert find_run(tmp_path, "extra-trees") is None
+    write_json(tmp_path / "foreign" / "config.json", {"model_type": "bert"})
+    with pytest.warns(UserWarning, match="foreign is left out: .* lacks settings"):
+        assert find_run(tmp_path).folder.name == "b"
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "trpo"])

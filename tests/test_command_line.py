@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import sleep
 
@@ -24,7 +26,7 @@ from agents.report import detection_metrics
 from agents.runs import ROWS, open_run, write_run
 from agents.settings import HardeningSettings
 from common.errors import InputError, run_command
-from common.files import check_folder, write_json
+from common.files import check_file, check_folder, write_json
 from common.weights import save_weights
 from data import Split, Table, load, split
 from detectors.trees import ExtraTreesDetector
@@ -282,6 +284,50 @@ def test_interrupt_is_one_word(capsys):
         run_command(interrupted)
     assert ended.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_an_end_that_a_library_takes_for_an_interrupt_keeps_its_code(number, code):
+    def ended():
+        try:
+            signal.raise_signal(number)
+        except SystemExit:
+            raise KeyboardInterrupt from None  # as CatBoost does
+
+    for main in (ended, partial(signal.raise_signal, number)):
+        with pytest.raises(SystemExit) as told:
+            run_command(main)
+        assert told.value.code == code
+
+
+def test_a_signal_that_was_ignored_stays_so():
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run_command(partial(signal.raise_signal, signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, former)
+
+
+def test_a_warning_is_told_in_one_line(capsys):
+    run_command(partial(warnings.warn, "two\n  lines", stacklevel=1))
+    assert capsys.readouterr().err == "warning: two lines\n"
+
+
+def test_figures_are_written_through_a_link_and_onto_nothing_but_files(tmp_path):
+    link, pipe = tmp_path / "link.json", tmp_path / "pipe"
+    link.symlink_to(tmp_path / "figures.json")
+    write_json(link, {"auroc": 1})
+    assert link.is_symlink()
+    assert json.loads((tmp_path / "figures.json").read_text()) == {"auroc": 1}
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="no regular file; name a file with --json"):
+        check_file(pipe, "--json")
+
+
+def test_weights_have_the_permissions_of_other_files(tmp_path):
+    save_weights(tmp_path / "weights.safetensors", {"a": torch.zeros(2)})
+    write_json(tmp_path / "settings.json", {})
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
 
 
 def test_a_warning_is_told_once_however_often_it_is_given(capsys):

@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -301,6 +302,45 @@ def test_a_bank_of_no_weight_changes_nothing(fitted, rows, id):
     np.testing.assert_array_equal(
         detector.decision_function(bank), fitted[id].decision_function(bank)
     )
+
+
+@pytest.mark.parametrize("id", ["mamba-moe", "extra-trees"])
+def test_a_detector_whose_first_fit_failed_is_not_fitted(id, rows):
+    wrong = {"mamba-moe": {"contamination": 2}, "extra-trees": {"n_estimators": 0}}[id]
+    detector = detectors.make(id, **{**QUICK[id], **wrong})
+    with pytest.raises(ValueError, match=r"contamination|n_estimators"):
+        detector.fit(*rows)
+    with pytest.raises(NotFittedError):
+        detector.decision_function(rows[0])
+    detector.set_params(**{name: type(detector)().get_params()[name] for name in wrong})
+    assert len(detector.partial_fit(*rows).decision_function(rows[0])) == len(rows[0])
+
+
+@pytest.mark.parametrize(
+    "setting", [{"d_model": 12}, {"d_model": 0}, {"learning_rate": -1}, {"learning_rate": None}]
+)
+def test_settings_that_make_no_network_are_one_sentence(setting, rows):
+    with pytest.raises(InputError, match=next(iter(setting))):
+        detectors.make("mamba-moe", **setting).fit(*rows)
+
+
+def test_fits_in_threads_are_those_of_their_seeds(rows):
+    def scores(seed):
+        detector = detectors.make("mamba-moe", **{**QUICK["mamba-moe"], "random_state": seed})
+        return detector.fit(*rows).decision_function(rows[0])
+
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(scores, [0, 1, 0, 1]))
+    for seed in (0, 1):
+        alone = scores(seed)
+        np.testing.assert_array_equal(together[seed], alone)
+        np.testing.assert_array_equal(together[seed + 2], alone)
+
+
+def test_times_that_float32_does_not_tell_apart_are_refused_by_catboost():
+    X = 1.7e9 + np.random.default_rng(0).integers(0, 10, (40, 1))
+    with pytest.raises(InputError, match="No column of X varies in float32"):
+        detectors.make("catboost").fit(X, np.arange(40) % 2)
 
 
 @pytest.mark.parametrize("bank", [np.empty((0, 2)), np.random.default_rng(0).normal(size=(9, 2))])

@@ -1,5 +1,6 @@
 """The native vector env against a loop of single envs, and its Stable-Baselines3 face."""
 
+import warnings
 from functools import partial
 
 import gymnasium as gym
@@ -141,6 +142,9 @@ def test_sb3_options_are_handed_on_once_and_resets_are_told(scenario):
     rows = env.get_attr("rows")[0].tolist()
     assert [info["row"] for info in env.reset_infos] == rows
     assert set(rows) != {3}
+    mask = np.arange(N_LANES) == 1
+    env.set_options([{"reset_mask": mask.copy()} for _ in range(N_LANES)])
+    env.reset()
     env.set_options([{"row": lane} for lane in range(N_LANES)])
     with pytest.raises(InputError, match="reset alike"):
         env.reset()
@@ -207,6 +211,20 @@ def test_actions_may_be_a_tensor_that_has_a_gradient(scenario):
         env.reset(seed=0)
         observations.append(env.step(actions)[0])
     np.testing.assert_array_equal(*observations)
+
+
+def test_actions_may_be_a_view_or_of_another_byte_order(scenario):
+    actions, observations = np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), []
+    frozen = actions.copy()
+    frozen.flags.writeable = False
+    for given in (actions, actions[:, ::-1].copy()[:, ::-1], actions.astype(">f4"), frozen):
+        env = LatentAnomalyVectorEnv(2, scenario=scenario)
+        env.reset(seed=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            observations.append(env.step(given)[0])
+    for other in observations[1:]:
+        np.testing.assert_array_equal(other, observations[0])
 
 
 def test_sb3_seed_repeats_the_episodes(scenario):
