@@ -286,8 +286,19 @@ def test_interrupt_is_one_word(capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
+@pytest.fixture
+def handling():
+    """Set what a signal does, and put it back afterwards."""
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield signal.signal
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_an_end_that_a_library_takes_for_an_interrupt_keeps_its_code(number, code):
+def test_an_end_that_a_library_takes_for_an_interrupt_keeps_its_code(number, code, handling):
+    handling(number, signal.SIG_DFL)
+
     def ended():
         try:
             signal.raise_signal(number)
@@ -300,12 +311,9 @@ def test_an_end_that_a_library_takes_for_an_interrupt_keeps_its_code(number, cod
         assert told.value.code == code
 
 
-def test_a_signal_that_was_ignored_stays_so():
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        run_command(partial(signal.raise_signal, signal.SIGHUP))
-    finally:
-        signal.signal(signal.SIGHUP, former)
+def test_a_signal_that_was_ignored_stays_so(handling):
+    handling(signal.SIGHUP, signal.SIG_IGN)
+    run_command(partial(signal.raise_signal, signal.SIGHUP))
 
 
 def test_a_warning_is_told_in_one_line(capsys):
