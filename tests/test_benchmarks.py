@@ -502,13 +502,21 @@ def test_search_keeps_what_one_algorithm_found_where_another_does_not_fit(
     np.savez(tmp_path / "good.npz", X=X, y=y)
     quick = partial(HardeningSettings, generator="background", rounds=0)
     monkeypatch.setattr("agents.settings.HardeningSettings", quick)
-    settings = SearchSettings(
-        (str(tmp_path),), ("extra-trees",), ("gradient", "ppo"), timesteps=640, workers=1
+    (tmp_path / "broken_agents.py").write_text(
+        "from agents.controls import RandomAgent\n"
+        "class Broken(RandomAgent):\n"
+        "    def learn(self, total_timesteps, **unused):\n"
+        "        raise RuntimeError('out of order')\n"
     )
+    monkeypatch.syspath_prepend(tmp_path)
+    algos = ("gradient", "broken_agents:Broken", "ppo")
+    settings = SearchSettings((str(tmp_path),), ("extra-trees",), algos, timesteps=640, workers=1)
     for _ in range(2):
         table = search(replace(settings, out=tmp_path / "out"))
         assert list(table.index) == ["extra-trees, ppo", "extra-trees, random"]
-        assert "--algo gradient needs" in capsys.readouterr().out
+        told = capsys.readouterr().out
+        assert "--algo gradient needs" in told
+        assert "RuntimeError: out of order" in told
     (kept,) = (tmp_path / "out" / "cells" / "extra-trees").iterdir()
     assert [record["algo"] for record in json.loads(kept.read_text())] == ["random", "ppo"]
 
