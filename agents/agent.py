@@ -11,7 +11,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.algorithms import find_algorithm, fit_batches
-from common.errors import InputError
+from common.errors import InputError, one_line
 from common.files import read_json, reading_saved, write_json
 from common.randomness import global_seed
 from common.registry import load_attribute
@@ -57,7 +57,7 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
         with global_seed(seed):
             agent = algorithm(**arguments)
     except AssertionError as error:  # with which Stable-Baselines3 refuses a space
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(f"The algorithm {algo!r} does not fit the env: {reason}") from error
     for name in NEEDED:
         if not hasattr(agent, name):

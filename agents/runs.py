@@ -17,6 +17,7 @@ from common.files import read_json, reading_saved, replacing, write_json
 from common.weights import load_weights, save_weights
 from data import Split, Table
 from detectors.base import Detector
+from envs.scenario import modified
 
 NEEDED_SETTINGS: dict[str, type | tuple[type, ...]] = {
     "detector": str,
@@ -124,8 +125,7 @@ def find_run(root: Path, backend: str | None = None) -> Run | None:
     That is told by the time of its config, so that a run folder can be renamed. Folders that are no
     runs of this version are left out, with a warning.
     """
-    configs = root.glob("*/config.json")
-    for path in sorted(configs, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    for path in sorted(root.glob("*/config.json"), key=modified, reverse=True):
         try:
             run = open_run(path.parent)
         except InputError as error:

@@ -25,7 +25,7 @@ import data
 from agents.monitor import TOTALS, totals
 from benchmarks.methods import Factory, Method, find_methods
 from benchmarks.settings import GridSettings
-from common.errors import InputError
+from common.errors import InputError, one_line
 from common.files import read_json, replacing, write_json
 from common.registry import check_names
 from data.adbench import PREFIX
@@ -185,8 +185,7 @@ def run_cell(cell: Cell, factory: Factory, folder: Path) -> dict[str, Any]:
         with single_thread():
             result = {**key, **figures(cell, factory), "error": ""}
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        result = {**key, "error": reason}
+        result = {**key, "error": one_line(f"{type(error).__name__}: {error}")}
     write_json(cell.file(folder), result)
     return result
 

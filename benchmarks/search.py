@@ -14,7 +14,7 @@ import tyro
 from tqdm import tqdm
 
 from benchmarks.settings import check_data
-from common.errors import InputError, check_at_least, run_command
+from common.errors import InputError, check_at_least, one_line, run_command
 from common.files import read_json, write_json
 from common.registry import check_names
 
@@ -158,7 +158,7 @@ def run(
 
 def reason(error: Exception) -> str:
     """Tell an error in one line: its kind, but for an `InputError`'s, and what it says."""
-    said = " ".join(str(error).split())
+    said = one_line(error)
     return said if isinstance(error, InputError) else f"{type(error).__name__}: {said}"
 
 

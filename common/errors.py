@@ -26,13 +26,18 @@ def check_at_least(settings: object, **least: int) -> None:
             raise InputError(f"{name} is {value}; give at least {low}.")
 
 
+def one_line(message: object) -> str:
+    """Return what an error or a warning says, without the line breaks in it."""
+    return " ".join(str(message).split())
+
+
 def described(error: BaseException) -> str:
     """Tell an error of somebody else's code: its kind, what it says, and the line it is from."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, SyntaxError) and error.filename:
         frame = traceback.FrameSummary(error.filename, error.lineno, "")
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}: {said}"
+    where = f"{Path(frame.filename).name}, line {frame.lineno}"
+    return f"{type(error).__name__} in {where}: {one_line(error)}"
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -51,7 +56,7 @@ def run_command(main: Callable[[], None]) -> None:
     tell_once = cache(lambda line: print(line, file=sys.stderr))
 
     def showwarning(message: Any, *_args: Any, **_kwargs: Any) -> None:
-        tell_once(f"warning: {' '.join(str(message).split())}")
+        tell_once(f"warning: {one_line(message)}")
 
     code = 128 + signal.SIGINT
 

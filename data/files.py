@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pyarrow.parquet import read_schema
 
-from common.errors import InputError
+from common.errors import InputError, one_line
 from data.table import Table
 from data.validation import named_features, numbered_columns, table_from_arrays, table_from_frame
 
@@ -159,7 +159,7 @@ def unreadable(path: Path, error: Exception) -> InputError:
         return InputError(f"{path} is no UTF-8 text ({error.reason}); save it as UTF-8.")
     if isinstance(error, pd.errors.EmptyDataError):
         return InputError(f"{path} is empty; give a header and rows.")
-    reason = " ".join(str(error).split())
+    reason = one_line(error)
     return InputError(f"{path} cannot be read ({reason}); write it again as plain numbers.")
 
 

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 import detectors
 from common.divisor import divisor
-from common.errors import InputError, described
+from common.errors import InputError, described, one_line
 from common.randomness import RandomState, global_seed
 from common.scaling import WINSOR, compress
 from detectors.base import checked_scores
@@ -195,7 +195,7 @@ def refused_by(backend: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = one_line(error).rstrip(".")
         raise InputError(f"{backend} refuses the rows: {reason}; take another detector.") from error
     except Exception as error:
         raise InputError(
