@@ -1,5 +1,6 @@
 """The one exception for input a user can mend, and how a command line reports it."""
 
+import math
 import os
 import signal
 import sys
@@ -7,7 +8,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from functools import cache
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ def check_at_least(settings: object, **least: int) -> None:
             raise InputError(f"{name} is {value!r}; give a whole number of at least {low}.")
         if value < low:
             raise InputError(f"{name} is {value}; give at least {low}.")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise `InputError` where the setting of that name is no finite number above 0."""
+    if not isinstance(value, Real) or value <= 0 or not math.isfinite(value):
+        raise InputError(f"{name} is {value!r}; give a finite number above 0.")
 
 
 def one_line(message: object) -> str:

@@ -42,7 +42,7 @@ def check_file(path: Path, option: str) -> None:
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "no regular file"
         raise InputError(f"{path} is {kind}; name a file with {option}.")
-    check_folder(path.parent, option)
+    check_folder(Path(os.path.realpath(path)).parent, option)
 
 
 @contextmanager

@@ -104,6 +104,14 @@ class Family:
     members: Callable[[], list[str]] = list
 
 
+def alike(first: Spec, second: Spec) -> bool:
+    """Tell whether two specs say the same; arguments may be arrays, or hold some."""
+    from gymnasium.utils.env_checker import data_equivalence
+
+    same_arguments = data_equivalence(first.kwargs, second.kwargs, exact=True)
+    return same_arguments and first.entry_point == second.entry_point
+
+
 class Registry(Generic[T]):
     """Maps ids to constructors that are imported only when made.
 
@@ -141,7 +149,7 @@ class Registry(Generic[T]):
                 f"The {self.kind} {id!r} is registered as {entry_point!r}; write 'module:Class'."
             )
         spec = Spec(id, entry_point, dict(kwargs or {}))
-        if self.specs.get(id, spec) != spec:
+        if id in self.specs and not alike(self.specs[id], spec):
             raise InputError(
                 f"The {self.kind} {id!r} is already {self.specs[id].entry_point}; take another id."
             )

@@ -1,7 +1,6 @@
 """The flagship: a mixture of Mamba-2 experts and of others that err differently."""
 
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common.errors import InputError, check_at_least
+from common.errors import InputError, check_at_least, check_positive
 from common.files import read_json, reading_saved, write_json
 from common.randomness import RandomState, as_seed, torch_seed
 from common.scaling import RowScaler
@@ -134,8 +133,7 @@ class MambaMoEDetector(Detector):
         check_at_least(self, n_trees=1, n_hardened_trees=1, d_model=1)
         if self.d_model % HEADDIM:
             raise InputError(f"d_model is {self.d_model}; give a multiple of {HEADDIM}.")
-        if not isinstance(self.learning_rate, Real) or not 0 < self.learning_rate < np.inf:
-            raise InputError(f"learning_rate is {self.learning_rate!r}; give a number above 0.")
+        check_positive("learning_rate", self.learning_rate)
         if self.n_experts is not None:
             check_at_least(self, n_experts=1)
 

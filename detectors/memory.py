@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from common.scaling import RowScaler
 from detectors.remembered import RememberedRows, column_contrast
+from detectors.spread import center_and_spread
 
 N_MEASURES = 2
 DOUBTED = 10  # known anomalies that are half trusted
@@ -58,8 +59,9 @@ class Memory(nn.Module):
         """Store the `chosen` rows and standardise; return the measures of `normals`, (n, 2)."""
         self.normals.remember(normals[chosen] * self.column_scale)
         measures = self.measures(normals, chosen)
-        self.center.copy_(measures.mean(dim=0))
-        self.spread.copy_(measures.std(dim=0, correction=0).clamp(min=1e-3))
+        center, spread = center_and_spread(measures, 1e-3)
+        self.center.copy_(center)
+        self.spread.copy_(spread)
         return (measures - self.center) / self.spread
 
     def forward(self, scaled: Tensor) -> Tensor:

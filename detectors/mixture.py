@@ -12,6 +12,7 @@ from detectors.memory import N_MEASURES, Memory
 from detectors.neighbour_expert import NeighbourExpert
 from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.router import NoisyTopKRouter, by_expert
+from detectors.spread import center_and_spread
 from detectors.stacked import StackedExperts
 from detectors.tree_expert import TreeExperts
 
@@ -152,8 +153,9 @@ class Mixture(nn.Module):
             contamination: share of them that shall score above 0, so measured.
         """
         opinions = self.opinions(scaled, measures)
-        self.center.copy_(opinions.mean(dim=0))
-        self.spread.copy_(opinions.std(dim=0, correction=0).clamp(min=1e-2))
+        center, spread = center_and_spread(opinions, 1e-2)
+        self.center.copy_(center)
+        self.spread.copy_(spread)
         self.offset.zero_()
         self.offset.copy_(self.combine(opinions).double().quantile(1 - contamination))
 

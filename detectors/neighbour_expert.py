@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.remembered import RememberedRows, column_contrast
+from detectors.spread import center_and_spread
 
 SHRINKAGE = 0.5  # of the axes' variances, relative to their mean
 NULL = 1e-6  # of the mean variance; an axis with less is a rounding error
@@ -52,8 +53,9 @@ class NeighbourExpert(nn.Module):
         self.normals.remember(projected[chosen])
         self.known.remember(self.project(known)[self.known.choose(len(known), generator)])
         opinions = self.compare(projected, chosen)
-        self.center.copy_(opinions.mean())
-        self.spread.copy_(opinions.std(correction=0).clamp(min=1e-4))
+        center, spread = center_and_spread(opinions, 1e-4)
+        self.center.copy_(center)
+        self.spread.copy_(spread)
         return (opinions - self.center) / self.spread
 
     def project(self, scaled: Tensor) -> Tensor:

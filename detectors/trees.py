@@ -17,6 +17,7 @@ from detectors.refitted import RefittedDetector
 
 TRUST_WEIGHT = 4.0
 FAST_LEARNING = 0.1
+FAR = 1000  # deviations between 0 and a column's mean, from which on float32 blurs it
 
 
 class TreesDetector(RefittedDetector):
@@ -25,6 +26,8 @@ class TreesDetector(RefittedDetector):
     Where there are synthetic rows and they are trusted, a second one learns from all rows, and the
     log-odds are the mean of both, weighted 1 and 4 times the trust in synthetic rows
     (`Memory.fit`): a few real anomalies keep their say among thousands of synthetic ones.
+
+    Trees see float32, so columns that lie far from 0, such as Unix seconds, are centred before.
     """
 
     @abstractmethod
@@ -44,7 +47,10 @@ class TreesDetector(RefittedDetector):
     ) -> None:
         self.fitted_with_ = self._params_with_seed()
         X_real, y_real, real_weight = real_rows(self.training_rows_)
-        self.of_real_ = self.make_classifier().fit(X_real, y_real, sample_weight=real_weight)
+        self.origin_ = far_means(X_real)
+        self.of_real_ = self.make_classifier().fit(
+            X_real - self.origin_, y_real, sample_weight=real_weight
+        )
         self._learn_synthetic(X, y, weight, synthetic)
 
     def _partial_fit(
@@ -67,9 +73,12 @@ class TreesDetector(RefittedDetector):
             trust = synthetic_trust(X[~synthetic], y[~synthetic], self.seed_)
             self.share_ = TRUST_WEIGHT * trust
         if self.share_:
-            self.of_all_ = self.make_synthetic_learner().fit(X, y, sample_weight=weight)
+            self.of_all_ = self.make_synthetic_learner().fit(
+                X - self.origin_, y, sample_weight=weight
+            )
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
+        X = X - self.origin_
         of_real = self.ask(self.of_real_, X)
         if self.of_all_ is None:
             return of_real
@@ -80,6 +89,15 @@ def real_rows(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.n
     """Return what is real of a detector's training rows: rows, labels and weights."""
     y, synthetic = rows["y"], rows["synthetic"]
     return rows["X"][~synthetic], y[~synthetic], real_weights(y, rows["weight"], synthetic)
+
+
+def far_means(X: np.ndarray) -> np.ndarray:
+    """Return the means of the columns of `X`, float (n, d), that lie far from 0, and 0 for others.
+
+    A deviation of such a column is less than 2 ** 14 steps of float32.
+    """
+    mean = X.mean(axis=0)
+    return np.where(np.abs(mean) > FAR * X.std(axis=0), mean, 0.0)
 
 
 class ExtraTreesDetector(TreesDetector):
@@ -117,11 +135,9 @@ class CatBoostDetector(TreesDetector):
     def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        if not np.ptp(X[~synthetic].astype(np.float32), axis=0).any():
-            raise InputError(
-                "No column of X varies in float32, which CatBoost needs; centre the columns, or"
-                " take another detector."
-            )
+        real = X[~synthetic]
+        if not np.ptp((real - far_means(real)).astype(np.float32), axis=0).any():
+            raise InputError("No column of X varies, which CatBoost needs; take another detector.")
         super()._refit(X, y, weight, synthetic)
 
     def make_classifier(self) -> CatBoostClassifier:
@@ -142,8 +158,8 @@ class CatBoostDetector(TreesDetector):
         return self.make_classifier().set_params(learning_rate=FAST_LEARNING)
 
     def ask(self, classifier: CatBoostClassifier, X: np.ndarray) -> np.ndarray:
-        """Ask CatBoost, which marks the array that it is given as read-only: a view takes it."""
-        log_probability = classifier.predict_log_proba(X.view(), thread_count=self._n_threads())
+        """Ask CatBoost, which leaves the array that it is given read-only."""
+        log_probability = classifier.predict_log_proba(X, thread_count=self._n_threads())
         return class_log_odds(log_probability)
 
     def _n_threads(self) -> int:

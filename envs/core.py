@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import InputError, check_at_least
+from common.errors import InputError, check_at_least, check_positive
 from common.registry import check_names
 from detectors.base import Detector
 from envs.rewards import Measures, RewardWeights, reward_terms
@@ -238,8 +238,7 @@ def make_core(
     """
     numbers = SimpleNamespace(num_envs=n_lanes, horizon=horizon, seed=seed)
     check_at_least(numbers, num_envs=1, horizon=1, seed=0)
-    if not isinstance(step_size, Real) or not 0 < step_size < np.inf:
-        raise InputError(f"step_size is {step_size!r}; give a finite number above 0.")
+    check_positive("step_size", step_size)
     weights = weights or {}
     if not isinstance(weights, Mapping):
         raise InputError(f"weights is {weights!r}; give a dict of reward weights by name.")

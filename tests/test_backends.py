@@ -737,6 +737,17 @@ def test_hardened_outlier_detectors_trees_learn_by_weight(rows):
     assert np.mean(scores[1] - scores[0]) > 0.1
 
 
+def test_the_same_registration_twice_is_harmless_with_arrays_too():
+    def register(*priors):
+        kwargs = {"priors": np.array(priors), "classes": [np.zeros(2), "a"]}
+        detectors.register("informed", "sklearn.naive_bayes:GaussianNB", kwargs)
+
+    register(0.9, 0.1)
+    register(0.9, 0.1)
+    with pytest.raises(InputError, match="already"):
+        register(0.8, 0.2)
+
+
 def test_registered_arguments_are_passed_on_and_overridden(rows):
     detectors.register("small", "sklearn.ensemble:ExtraTreesClassifier", {"n_estimators": 3})
     assert len(detectors.make("small").fit(*rows).estimator_) == 3

@@ -330,6 +330,10 @@ def test_figures_are_written_through_a_link_and_onto_nothing_but_files(tmp_path)
     os.mkfifo(pipe)
     with pytest.raises(InputError, match="no regular file; name a file with --json"):
         check_file(pipe, "--json")
+    astray = tmp_path / "astray.json"
+    astray.symlink_to(link / "figures.json")
+    with pytest.raises(InputError, match=r"figures.json is a file; name a folder with --json"):
+        check_file(astray, "--json")
 
 
 def test_weights_have_the_permissions_of_other_files(tmp_path):
