@@ -124,6 +124,31 @@ def test_info_tells_the_step(scenario):
     assert observation[3] == pytest.approx(np.clip(score / 4, -5, 5), abs=1e-4)
 
 
+def test_bypass_is_at_or_below_the_detectors_own_threshold(scenario):
+    detector = deepcopy(scenario.detector)
+    detector.threshold_ = float(np.median(detector.decision_scores_))
+    env = LatentAnomalyEnv(scenario=replace(scenario, detector=detector))
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    infos = [env.step(env.action_space.sample())[4] for _ in range(100)]
+    assert [bool(info["bypass"]) for info in infos] == [
+        info["score"] <= detector.threshold_ for info in infos
+    ]
+    assert any(min(0, detector.threshold_) < i["score"] < max(0, detector.threshold_) for i in infos)
+
+
+def test_latents_stop_one_beyond_the_farthest_of_the_training_rows(scenario):
+    env = LatentAnomalyEnv(scenario=scenario)
+    limit = np.abs(scenario.generator.encode(scenario.X, scenario.y)).max() + 1
+    size = env.core.latent_dim
+    np.testing.assert_allclose(env.observation_space.high[:size], limit, rtol=1e-6)
+    for direction in (-1, 1):
+        env.reset(seed=0)
+        for _ in range(40):
+            observation, *_ = env.step(np.full(size, direction, np.float32))
+        np.testing.assert_allclose(observation[:size], direction * limit, rtol=1e-6)
+
+
 def test_success_needs_bypass_feasibility_and_novelty(scenario):
     env = LatentAnomalyEnv(scenario=scenario)
     env.action_space.seed(0)
