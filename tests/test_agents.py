@@ -392,13 +392,14 @@ def test_settings_out_of_range_are_refused(spoiled, name):
         HardeningSettings(**spoiled).check()
 
 
-def test_no_round_means_background_only(rows):
+def test_no_round_means_feasible_background_only(rows):
     settings = HardeningSettings(
         detector="extra-trees", generator="background", rounds=0, n_background=50
     )
     hardened = harden(*rows, settings, 0)
     assert hardened.history == []
     assert len(hardened.scenario.bank) == 50
+    assert hardened.scenario.gate.feasible(hardened.scenario.bank).all()
 
 
 def test_every_entry_of_the_table_can_be_found():
