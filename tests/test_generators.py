@@ -296,6 +296,14 @@ def test_background_corrupts_normal_rows_in_three_ways_at_several_scales():
     assert np.quantile(noise, [0.05, 0.95]) == pytest.approx([0.1, 2], rel=0.3)
 
 
+def test_background_leaves_no_normal_row_as_it_was_however_few_the_columns():
+    rng, y = np.random.default_rng(0), np.repeat([0, 1], [500, 20])
+    X = rng.standard_normal((520, 2))
+    drawn = generators.make("background").fit(X, y).sample(2000, rng)
+    as_it_was = np.isclose(drawn[:, None], X, atol=1e-5).all(axis=2).any(axis=1)
+    assert as_it_was.mean() < 0.02
+
+
 def test_cvae_draws_anomalies(rows):
     X, y = rows
     X = X + 6 * y[:, None]
