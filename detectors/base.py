@@ -101,7 +101,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
             ValueError: as in `fit`, or the labels are not those of the first one.
             InputError: as in `fit`, or the backend is not `trainable`.
         """
-        if not hasattr(self, "classes_"):
+        if not self.__sklearn_is_fitted__():
             return self.fit(X, y, sample_weight, synthetic)
         _, *checked = self._check_training(X, y, sample_weight, synthetic, reset=False)
         self._partial_fit(*checked)

@@ -30,6 +30,9 @@ class TreesDetector(RefittedDetector):
     Trees see float32, so columns that lie far from 0, such as Unix seconds, are centred before.
     """
 
+    def check_rows(self, X: np.ndarray) -> None:
+        """Raise `InputError` where the classifier cannot learn from real rows `X`, (n, d)."""
+
     @abstractmethod
     def make_classifier(self) -> Any:
         """Return an unfitted classifier with `fit(X, y, sample_weight)`."""
@@ -45,12 +48,12 @@ class TreesDetector(RefittedDetector):
     def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        self.fitted_with_ = self._params_with_seed()
         X_real, y_real, real_weight = real_rows(self.training_rows_)
-        self.origin_ = far_means(X_real)
-        self.of_real_ = self.make_classifier().fit(
-            X_real - self.origin_, y_real, sample_weight=real_weight
-        )
+        origin = far_means(X_real)
+        centred = X_real - origin
+        self.check_rows(centred)
+        self.fitted_with_, self.origin_ = self._params_with_seed(), origin
+        self.of_real_ = self.make_classifier().fit(centred, y_real, sample_weight=real_weight)
         self._learn_synthetic(X, y, weight, synthetic)
 
     def _partial_fit(
@@ -132,13 +135,10 @@ class CatBoostDetector(TreesDetector):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    def _refit(
-        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
-    ) -> None:
-        real = X[~synthetic]
-        if not np.ptp((real - far_means(real)).astype(np.float32), axis=0).any():
+    def check_rows(self, X: np.ndarray) -> None:
+        """Raise `InputError` where no column varies in float32."""
+        if not np.ptp(X.astype(np.float32), axis=0).any():
             raise InputError("No column of X varies, which CatBoost needs; take another detector.")
-        super()._refit(X, y, weight, synthetic)
 
     def make_classifier(self) -> CatBoostClassifier:
         """Return the unfitted boosted trees."""

@@ -42,7 +42,7 @@ class SB3VecEnv(VecEnv):
             InputError: the lanes' options differ.
         """
         options = self._options[0]
-        if not all(data_equivalence(other, options) for other in self._options):
+        if not all(data_equivalence(other, options, exact=True) for other in self._options):
             raise InputError("The lanes of one vector env are reset alike; give them one dict.")
         observations, infos = self.env.reset(seed=self._seeds[0], options=options or None)
         self._reset_seeds()
