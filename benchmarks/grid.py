@@ -185,9 +185,15 @@ def run_cell(cell: Cell, factory: Factory, folder: Path) -> dict[str, Any]:
         with single_thread():
             result = {**key, **figures(cell, factory), "error": ""}
     except Exception as error:
-        result = {**key, "error": one_line(f"{type(error).__name__}: {error}")}
+        result = {**key, "error": reason(error)}
     write_json(cell.file(folder), result)
     return result
+
+
+def reason(error: Exception) -> str:
+    """Tell an error in one line: its kind, but for an `InputError`'s, and what it says."""
+    said = one_line(error)
+    return said if isinstance(error, InputError) else f"{type(error).__name__}: {said}"
 
 
 def figures(cell: Cell, factory: Factory) -> dict[str, Any]:

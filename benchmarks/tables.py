@@ -91,7 +91,7 @@ def p_value(first: pd.Series, second: pd.Series) -> float:
 
 
 DIGITS = {
-    **dict.fromkeys(["mean AUROC", "mean AP", *PROTOCOLS, MEAN], ".4f"),
+    **dict.fromkeys(["mean AUROC", "mean AP", *PROTOCOLS, MEAN], "z.4f"),
     "mean rank": ".2f",
     "wins": ".0f",
     "fit, s": ".2f",

@@ -55,7 +55,7 @@ def run_command(main: Callable[[], None]) -> None:
     143, and SIGHUP, 129. Unless the environment says otherwise, there is one thread: products are
     small here, and threads that wait for each other on a busy machine take many times as long.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
+    if not os.environ.get("OMP_NUM_THREADS"):
         from threadpoolctl import threadpool_limits
 
         os.environ["OMP_NUM_THREADS"] = "1"

@@ -311,6 +311,15 @@ def test_an_end_that_a_library_takes_for_an_interrupt_keeps_its_code(number, cod
         assert told.value.code == code
 
 
+@pytest.mark.parametrize(("said", "taken"), [(None, "1"), ("", "1"), ("3", "3")])
+def test_a_command_runs_on_one_thread_unless_told_otherwise(said, taken, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    run_command(lambda: None)
+    assert os.environ["OMP_NUM_THREADS"] == taken
+
+
 def test_a_signal_that_was_ignored_stays_so(handling):
     handling(signal.SIGHUP, signal.SIG_IGN)
     run_command(partial(signal.raise_signal, signal.SIGHUP))
