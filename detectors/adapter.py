@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, OutlierMixin
 from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
 
 import detectors
@@ -99,7 +100,9 @@ class AdaptedDetector(RefittedDetector):
         self._ask_alone(scaled[:N_ALONE], own[:N_ALONE])
         if is_pyod_outlier(self.estimator_):  # its own scores leave each row out
             own[y == 0] = self.estimator_.decision_scores_
-        self.score_ = Score.of(own[y == 0], own_threshold(self.estimator_, self.backend))
+        with refused_by(self.backend):
+            zero = own_threshold(self.estimator_, self.backend)
+        self.score_ = Score.of(own[y == 0], zero)
         self.decision_scores_ = self.score_(own)
         if one_class and synthetic.any():
             augmented = np.column_stack([scaled, self.decision_scores_])
@@ -161,12 +164,13 @@ class AdaptedDetector(RefittedDetector):
         arguments = {**spec.kwargs, **(self.settings or {})}
         if "random_state" in accepted:
             arguments.setdefault("random_state", self.seed_)
-        if "novelty" in accepted:  # scikit-learn's LocalOutlierFactor scores new rows only so
+        if issubclass(backend, LocalOutlierFactor):  # which scores new rows only so
             arguments.setdefault("novelty", True)
         try:
             estimator = backend(**arguments)
-        except TypeError as error:
-            raise InputError(f"{self.backend} cannot be made: {error}.") from error
+        except Exception as error:
+            reason = f"{type(error).__name__}: {one_line(error)}".rstrip(".")
+            raise InputError(f"{self.backend} cannot be made ({reason}).") from error
         if not takes_labels(estimator):
             raise InputError(f"{self.backend} has no method fit(X, y) of rows and labels; add it.")
         if not any(hasattr(estimator, name) for name in ("decision_function", "predict_proba")):
@@ -194,6 +198,8 @@ def refused_by(backend: str) -> Iterator[None]:
     """Turn a foreign class's errors into an `InputError`; a `ValueError` is taken for a refusal."""
     try:
         yield
+    except InputError:
+        raise
     except ValueError as error:
         reason = one_line(error).rstrip(".")
         raise InputError(f"{backend} refuses the rows: {reason}; take another detector.") from error
@@ -213,8 +219,11 @@ def is_plain(value: Any) -> bool:
 
 
 def parameters(function: Any) -> set[str]:
-    """Return the names of the parameters of a function or of a class's constructor."""
-    return set(inspect.signature(function).parameters)
+    """Return the names of the parameters of a function or a constructor; none where not told."""
+    try:
+        return set(inspect.signature(function).parameters)
+    except ValueError:  # a compiled one
+        return set()
 
 
 def is_pyod_outlier(estimator: Any) -> bool:
@@ -255,7 +264,9 @@ def own_threshold(estimator: Any, backend: str) -> float | None:
 def takes_labels(estimator: Any) -> bool:
     """Tell whether an estimator has a `fit` that can be called with rows and labels."""
     try:
-        inspect.signature(estimator.fit).bind([], [])
+        signature = inspect.signature(estimator.fit)
+        weights = {"sample_weight"} & set(signature.parameters)
+        signature.bind([], [], **dict.fromkeys(weights))
     except (AttributeError, TypeError):
         return False
     return True
@@ -271,11 +282,22 @@ def fit(estimator: Any, X: np.ndarray, y: np.ndarray | None, weight: np.ndarray 
 
 
 def raw_scores(estimator: Any, X: np.ndarray) -> np.ndarray:
-    """Return what an estimator answers, float64, higher where more anomalous."""
+    """Return what an estimator answers, float64, higher where more anomalous.
+
+    Raises:
+        InputError: it answers with other than two probabilities a row.
+    """
     if hasattr(estimator, "decision_function"):
         sign = -1.0 if is_scikit_outlier(estimator) else 1.0
         return sign * np.asarray(estimator.decision_function(X), np.float64)
     with np.errstate(divide="ignore"):
         if hasattr(estimator, "predict_log_proba"):
-            return class_log_odds(np.asarray(estimator.predict_log_proba(X), np.float64))
-        return class_log_odds(np.log(np.asarray(estimator.predict_proba(X), np.float64)))
+            logarithm = np.asarray(estimator.predict_log_proba(X), np.float64)
+        else:
+            logarithm = np.log(np.asarray(estimator.predict_proba(X), np.float64))
+    if logarithm.shape != (len(X), 2):
+        raise InputError(
+            f"{type(estimator).__name__} gives probabilities of the shape {logarithm.shape} for"
+            f" {len(X)} rows; it must give two a row, of normal and of anomaly."
+        )
+    return class_log_odds(logarithm)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
@@ -16,7 +17,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from common.errors import InputError
+from common.errors import InputError, one_line
 from common.labels import encode_labels
 from common.randomness import RandomState, as_seed
 
@@ -97,15 +98,22 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         Before the first `fit` this is `fit`. `classes` is there for scikit-learn; both labels are
         in `y`.
 
+        A detector that refuses the rows, or is interrupted, stays as it was.
+
         Raises:
             ValueError: as in `fit`, or the labels are not those of the first one.
             InputError: as in `fit`, or the backend is not `trainable`.
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, sample_weight, synthetic)
-        _, *checked = self._check_training(X, y, sample_weight, synthetic, reset=False)
-        self._partial_fit(*checked)
-        return self._score_training_rows(checked[0])
+        before = vars(self).copy()
+        try:
+            _, *checked = self._check_training(X, y, sample_weight, synthetic, reset=False)
+            self._partial_fit(*checked)
+            return self._score_training_rows(checked[0])
+        except BaseException:
+            self.__dict__ = before
+            raise
 
     def _score_training_rows(self, X: np.ndarray) -> Self:
         self.decision_scores_ = checked_scores(
@@ -222,15 +230,20 @@ def check_contamination(contamination: float) -> None:
         raise InputError(f"contamination is {contamination!r}; give more than 0 and less than 1.")
 
 
-def checked_scores(scores: np.ndarray, n_rows: int, detector: str) -> np.ndarray:
-    """Return the scores, (n_rows,), that a detector of that name gave.
+def checked_scores(scores: ArrayLike, n_rows: int, detector: str) -> np.ndarray:
+    """Return a copy, float64 (n_rows,), of the scores that a detector of that name gave.
 
     Raises:
         InputError: they are not one finite number a row.
     """
-    if np.shape(scores) != (n_rows,):
+    try:
+        scores = np.array(scores, np.float64)
+    except (TypeError, ValueError) as error:
+        reason = one_line(error).rstrip(".")
+        raise InputError(f"{detector} gives scores that are no numbers: {reason}.") from error
+    if scores.shape != (n_rows,):
         raise InputError(
-            f"{detector} gives scores of the shape {np.shape(scores)} for {n_rows} rows; it must"
+            f"{detector} gives scores of the shape {scores.shape} for {n_rows} rows; it must"
             " give one number a row."
         )
     if not np.isfinite(scores).all():

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import check_array
 
 import detectors
 from common.conformance import faults
 from common.errors import InputError
+from common.labels import encode_labels
 from detectors.base import Detector
 from detectors.replay import retrained
 
@@ -33,7 +36,7 @@ class Trial:
 
 
 def check_detector(
-    id: str, X: np.ndarray | None = None, y: np.ndarray | None = None, **kwargs: Any
+    id: str, X: ArrayLike | None = None, y: ArrayLike | None = None, **kwargs: Any
 ) -> list[str]:
     """Say what is wrong with the backend `id`, one plain sentence a fault; [] if nothing is.
 
@@ -42,18 +45,20 @@ def check_detector(
     Args:
         id: a registered id, or `family:member`.
         X: rows to try it on, float (n, d); by default 144 of 5 columns.
-        y: their labels, int (n,): 0, and 1 for an anomaly.
+        y: their labels (n,): 0, and 1 for an anomaly, or as in `Detector`.
         kwargs: arguments to make it with.
 
     Raises:
         InputError: the id is unknown, its class cannot be imported, or only one of `X` and `y` is
             given.
+        ValueError: the rows or the labels are none that a detector takes.
     """
     if X is None and y is None:
-        X, y = made_up_rows()
+        rows, labels = made_up_rows()
     elif X is None or y is None:
         raise InputError("Give check_detector both rows X and labels y, or neither.")
-
+    else:
+        rows, labels = check_array(X, dtype=np.float64), encode_labels(y)[1]
     detectors.registry.load(id)
 
     def make() -> Detector:
@@ -64,11 +69,11 @@ def check_detector(
     except Exception as error:
         return [f"{id}: it must be made with random_state=0, but raised {error!r}."]
     try:
-        fitted = unfitted.fit(X.copy(), y.copy())
-        fitted.decision_function(X.copy())
+        fitted = unfitted.fit(rows.copy(), labels.copy())
+        fitted.decision_function(rows.copy())
     except Exception as error:
         return [f"{id}: fit(X, y) and decision_function(X) must work, but raised {error!r}."]
-    trial = Trial(id, make, fitted, X, y)
+    trial = Trial(id, make, fitted, rows, labels)
     return [f"{id}: {fault}" for check in CHECKS for fault in faults(check, trial)]
 
 

@@ -11,6 +11,7 @@ from threading import Lock
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import pytest
 from skl2onnx import to_onnx
 from sklearn.base import BaseEstimator, OutlierMixin
@@ -30,7 +31,7 @@ from common.errors import InputError
 from common.files import write_json
 from common.registry import load_attribute, load_plugins
 from detectors.adapter import AdaptedDetector
-from detectors.base import Detector
+from detectors.base import Detector, checked_scores
 from detectors.families import pyod_modules
 from detectors.replay import replay_set, retrained
 from detectors.trees import CatBoostDetector, ExtraTreesDetector
@@ -375,6 +376,124 @@ def test_settings_reach_the_class_and_wrong_ones_are_one_sentence(rows):
     assert len(detector.fit(*rows).estimator_) == 7
     with pytest.raises(InputError, match="cannot be made"):
         detectors.make("pyod:LOF", neighbours=3).fit(*rows)
+
+
+class Novelty(Sound):
+    def __init__(self, novelty=0.3):
+        self.novelty = novelty
+
+
+class Weighed(Sound):
+    def fit(self, X, y, sample_weight):
+        assert len(sample_weight) == len(X)
+        super().fit(X, y)
+
+
+def test_a_class_keeps_the_defaults_of_its_own(rows):
+    detectors.register("novelty", f"{__name__}:Novelty")
+    assert detectors.make("novelty").fit(*rows).estimator_.novelty == 0.3
+
+
+def test_a_class_may_insist_on_weights(rows):
+    detectors.register("weighed", f"{__name__}:Weighed")
+    assert detectors.make("weighed").fit(*rows).decision_function(rows[0]).shape == (len(rows[0]),)
+
+
+class Unwilling(Sound):
+    def __init__(self):
+        raise RuntimeError("no device")
+
+
+class OneProbability:
+    def fit(self, X, y):
+        pass
+
+    def predict_proba(self, X):
+        return np.full((len(X), 1), 0.5)
+
+
+class BrokenThreshold(Sound):
+    @property
+    def threshold_(self):
+        raise RuntimeError("none yet")
+
+
+@pytest.mark.parametrize(
+    ("cls", "sentence"),
+    [
+        (Unwilling, r"Unwilling cannot be made \(RuntimeError: no device\)"),
+        (OneProbability, r"OneProbability gives probabilities of the shape \(180, 1\).* two a row"),
+        (BrokenThreshold, "BrokenThreshold fails .*none yet"),
+    ],
+)
+def test_a_class_that_fails_is_one_sentence(rows, cls, sentence):
+    detectors.register(cls.__name__, f"{__name__}:{cls.__name__}")
+    with pytest.raises(InputError, match=sentence):
+        detectors.make(cls.__name__).fit(*rows)
+
+
+def test_a_compiled_class_is_asked_for_its_methods(rows):
+    with pytest.raises(InputError, match=r"sklearn:neighbors.KDTree cannot be made"):
+        detectors.make("sklearn:neighbors.KDTree").fit(*rows)
+
+
+class Reversed(ExtraTreesDetector):
+    def _log_odds(self, X):
+        return super()._log_odds(X[::-1])[::-1]
+
+
+class Wide(ExtraTreesDetector):
+    def _log_odds(self, X):
+        return super()._log_odds(X).astype(np.longdouble)
+
+
+class Named(ExtraTreesDetector):
+    def _log_odds(self, X):
+        return pd.Series(super()._log_odds(X))
+
+
+@pytest.mark.parametrize("cls", [Reversed, Wide, Named])
+def test_scores_of_any_kind_become_plain_ones(cls):
+    detectors.register(cls.__name__, f"{__name__}:{cls.__name__}")
+    assert detectors.check_detector(cls.__name__, n_estimators=20) == []
+    env = gym.make("envs:LatentAnomaly-v0", detector=cls.__name__, **WINE)
+    assert np.isfinite(env.reset(seed=0)[0]).all()
+
+
+@pytest.mark.parametrize("scores", [["high"], [{}], [[1.0], [1.0, 2.0]]])
+def test_scores_that_are_no_numbers_are_refused(scores):
+    with pytest.raises(InputError, match="mine gives scores that are no numbers"):
+        checked_scores(scores, 1, "mine")
+
+
+@pytest.mark.parametrize("id", ["pyod:KNN", "catboost", "extra-trees", "mamba"])
+def test_a_refused_retraining_leaves_the_detector_as_it_was(rows, tmp_path, id):
+    X, y = rows
+    detector = detectors.make(id, **({"steps": 2} if id == "mamba" else {})).fit(X, y)
+    before = detector.decision_function(X)
+    few = np.r_[0, len(X) - 1]
+    rejected = np.ones_like(X) if id == "catboost" else np.where(y[:, None], 1e39, X)
+    refused = (X[few], y[few]) if id == "pyod:KNN" else (rejected, y)
+    with pytest.raises(ValueError, match=r"refuses the rows|No column|float32"):
+        detector.partial_fit(*refused)
+    np.testing.assert_array_equal(detector.decision_function(X), before)
+    np.testing.assert_array_equal(detector.labels_, detector.decision_scores_ > 0)
+    detector.save(tmp_path)
+    np.testing.assert_allclose(detectors.load(id, tmp_path).decision_function(X), before, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["integers", "float labels", "frame", "lists", "texts"])
+def test_rows_to_check_on_may_have_any_form_that_fit_takes(rows, form):
+    X, y = rows
+    X = (10 * X).round()
+    given = {
+        "integers": (X.astype(int), y),
+        "float labels": (X, y.astype(float)),
+        "frame": (pd.DataFrame(X, columns=list("abcd")), pd.Series(y)),
+        "lists": (X.tolist(), y.tolist()),
+        "texts": (X, np.where(y == 1, "odd", "normal")),
+    }[form]
+    assert detectors.check_detector("extra-trees", *given, n_estimators=50) == []
 
 
 @pytest.mark.parametrize(
