@@ -40,7 +40,8 @@ class EvaluateConfig:
         seed: of the episodes.
         json: file to write the figures to, the time that scoring takes among them.
         compare: two run folders or more to put side by side, instead of attacking one.
-        plugin: modules to import first, which register detectors or generators of their own.
+        plugin: modules to import first, which register detectors or generators of their own, or
+            hold the agent of the run.
     """
 
     env_id: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(ENV_IDS) + "}")] = FLAGSHIP

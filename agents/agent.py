@@ -1,6 +1,7 @@
 """Agents with the Stable-Baselines3 interface: built by name, saved and loaded without pickle."""
 
 import inspect
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from common.registry import load_attribute
 from common.weights import load_weights, save_weights
 
 NEEDED = ("learn", "predict", "env", "set_env")
+PASSED: dict[str, dict[str, Any]] = {  # by name, beside a first argument
+    "learn": {"reset_num_timesteps": True},
+    "predict": {"state": None, "episode_start": None},
+}
 
 
 def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None = None) -> Any:
@@ -30,7 +35,8 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
         tensorboard_log: folder for TensorBoard events.
 
     Raises:
-        InputError: `algo` is unknown, does not fit the env or lacks one of `NEEDED`.
+        InputError: `algo` is unknown, does not fit the env, or lacks one of `NEEDED` or an
+            argument of it that the loop passes.
     """
     entry_point, settings = find_algorithm(algo)
     arguments = {
@@ -62,6 +68,14 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
     for name in NEEDED:
         if not hasattr(agent, name):
             raise InputError(f"The algorithm {algo!r} has no {name}, which the loop needs; add it.")
+    for name, passed in PASSED.items():
+        try:
+            inspect.signature(getattr(agent, name)).bind(None, **passed)
+        except TypeError as error:
+            raise InputError(
+                f"{name} of the algorithm {algo!r} must take a further argument, or **unused, for"
+                f" the loop passes {', '.join(passed)} ({error})."
+            ) from error
     return agent
 
 
@@ -90,11 +104,15 @@ def load_agent(folder: Path, env: VecEnv, seed: int) -> tuple[str, Any]:
     """Read what `save_agent` wrote; return the algorithm's name and the agent, ready to act.
 
     Raises:
-        InputError: the files are missing, broken or belong to another env.
+        InputError: the files are missing, broken or belong to another env, or the algorithm is of a
+            module that nobody but they has named.
     """
     saved = read_json(folder / "agent.json")
     with reading_saved(folder):
         algo = saved["algo"]
+        module, _, attribute = algo.partition(":")
+    if attribute and module not in sys.modules:
+        raise InputError(f"{folder} holds an agent of {algo}; pass --plugin {module} to import it.")
     agent = make_agent(algo, env, seed)
     if isinstance(getattr(agent, "policy", None), torch.nn.Module):
         try:

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from common.errors import InputError
 from common.registry import unknown
 
 ALGORITHMS: dict[str, str] = {
@@ -25,7 +26,14 @@ def find_algorithm(algo: str) -> tuple[str, dict[str, Any]]:
 
     The settings are those of `agents/settings/<algo>.yml`; a class without such a file keeps its
     defaults.
+
+    Raises:
+        InputError: there is no such algorithm, or it is no text.
     """
+    if not isinstance(algo, str):
+        raise InputError(
+            f"An algorithm is given as {type(algo).__name__}; pass its name, or 'module:Class'."
+        )
     if ":" in algo:
         return algo, {}
     if algo not in ALGORITHMS:

@@ -18,6 +18,7 @@ from agents.settings import HardeningSettings
 from common.errors import InputError
 from common.randomness import draw_seed, global_seed
 from common.registry import load_attribute
+from common.rows import checked_rows
 from detectors.base import Detector
 from detectors.replay import replay_set
 from envs.retrain import VectorDetectorRetrainWrapper
@@ -68,8 +69,10 @@ def harden(
 
     Raises:
         InputError: a name is unknown, a setting is out of range, or a part refuses the rows.
+        ValueError: values that are not finite, mismatched lengths, or labels but 0 and 1.
     """
     settings.check()
+    X, y = checked_rows(X, y)
     load_attribute(find_algorithm(settings.algo)[0])
     rng = np.random.default_rng(seed)
     generator = generators.make(settings.generator, random_state=draw_seed(rng), progress=progress)

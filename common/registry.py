@@ -25,7 +25,7 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> InputError:
 def nearest(name: str, choices: Iterable[str]) -> list[str]:
     """Return up to three of `choices` that are like `name`, capital letters or not."""
     spelled = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(name.lower(), spelled, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name).lower(), spelled, n=3, cutoff=0.5)
     return [spelled[choice] for choice in near]
 
 

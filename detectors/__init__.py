@@ -8,6 +8,7 @@ the rest of `detectors.base.Detector`.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from common.errors import InputError
 from common.registry import Registry
 from detectors.families import FAMILIES
 
@@ -49,13 +50,18 @@ def load(id: str, folder: Path | str) -> "Detector":
     """Read a fitted backend `id` from the `folder` that it was saved to.
 
     Raises:
-        InputError: the id is unknown, or the folder's files are missing or broken.
+        InputError: the id is unknown, or the folder's files are missing, broken or another's.
     """
     from detectors.adapter import AdaptedDetector
     from detectors.base import Detector
 
     backend = registry.load(id)
-    return (backend if issubclass(backend, Detector) else AdaptedDetector).load(folder)
+    if issubclass(backend, Detector):
+        return backend.load(folder)
+    adapted = AdaptedDetector.load(folder)
+    if adapted.backend != id:
+        raise InputError(f"{folder} holds {adapted.backend}, not {id}; load it as that.")
+    return adapted
 
 
 def check_detector(id: str, *rows: Any, **kwargs: Any) -> list[str]:

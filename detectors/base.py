@@ -170,7 +170,11 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def save(self, folder: Path | str) -> None:
-        """Write the fitted detector into `folder`, as JSON and safetensors."""
+        """Write the fitted detector into `folder`, as JSON and safetensors.
+
+        Raises:
+            NotFittedError: there was no `fit`.
+        """
 
     @classmethod
     @abstractmethod

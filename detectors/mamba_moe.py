@@ -6,6 +6,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from tqdm import tqdm
 
@@ -219,6 +220,7 @@ class MambaMoEDetector(Detector):
 
     def save(self, folder: Path | str) -> None:
         """Write `settings.json` and `weights.safetensors`."""
+        check_is_fitted(self)
         fitted = {name: getattr(self, name) for name in FITTED}
         settings = {"params": self._params_with_seed(), "fitted": fitted}
         write_json(Path(folder) / "settings.json", settings)

@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 
 from common.files import read_json, reading_saved, write_json
 from common.weights import load_weights, save_weights
@@ -38,6 +39,7 @@ class RefittedDetector(Detector):
 
     def save(self, folder: Path | str) -> None:
         """Write `settings.json` and the training rows, `rows.safetensors`."""
+        check_is_fitted(self)
         write_json(Path(folder) / "settings.json", self._params_with_seed())
         rows = {name: torch.from_numpy(values) for name, values in self.training_rows_.items()}
         save_weights(Path(folder) / "rows.safetensors", rows)

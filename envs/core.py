@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from numbers import Real
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,7 +120,7 @@ class LatentCore:
     @torch.no_grad()
     def measure(self, z: Tensor) -> tuple[np.ndarray, Measures]:
         """Decode latents (n, L) as anomalies; return rows, float64 (n, d), and their measures."""
-        rows = self.generator.decode_rows(z, torch.ones(len(z)))
+        rows = self._finite(self.generator.decode_rows(z, torch.ones(len(z))), "decodes to rows")
         scaled = self.scenario.gate.scaler(rows)
         samples = rows.numpy()
         log_odds = torch.from_numpy(self.detector.decision_function(samples)).float()
@@ -189,7 +190,15 @@ class LatentCore:
 
     def _search(self, generator: Generator) -> None:
         self.generator = generator
-        self.latents = torch.from_numpy(generator.encode(self.scenario.X, self.scenario.y))
+        latents = torch.from_numpy(generator.encode(self.scenario.X, self.scenario.y))
+        self.latents = self._finite(latents, "encodes to latents")
+
+    def _finite(self, values: Tensor, does: str) -> Tensor:
+        """Return what the generator gave; raise `InputError` where that is not finite."""
+        if not values.isfinite().all():
+            name = type(self.generator).__name__
+            raise InputError(f"The generator {name} {does} that are not finite; mend it.")
+        return values
 
 
 def check_row(row: Any, n_rows: int) -> int:
@@ -204,7 +213,7 @@ def make_core(
     scenario: Scenario | None = None,
     *,
     run: str | None = None,
-    data: str = "digits",
+    data: str | Path = "digits",
     label_column: str = "label",
     protocol: str = "unseen",
     detector: str = "mamba-moe",

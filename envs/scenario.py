@@ -13,6 +13,7 @@ import generators
 from common.errors import InputError
 from common.files import read_json, reading_saved
 from common.randomness import draw_seed
+from common.rows import checked_rows
 from common.scaling import RowScaler
 from common.weights import load_weights
 from detectors.base import Detector
@@ -51,7 +52,17 @@ class Scenario:
         detector: Detector,
         seed: int,
     ) -> Self:
-        """Put fitted parts together and fit the gate; the bank starts empty."""
+        """Put fitted parts together and fit the gate; the bank starts empty.
+
+        Raises:
+            ValueError: the rows are not finite, or the labels are others than 0 and 1.
+            InputError: the detector is no `Detector`.
+        """
+        if not isinstance(detector, Detector):
+            raise InputError(
+                f"The detector is {type(detector).__name__}; give one that detectors.make makes."
+            )
+        X, y = checked_rows(X, y)
         scaler = RowScaler(X.shape[1]).fit(X)
         gate = FeasibilityGate(scaler).fit(X, y, np.random.default_rng(seed))
         return cls(X, y, generator, detector, gate, np.empty((0, X.shape[1])))
@@ -63,7 +74,12 @@ def modified(path: str | Path) -> float:
 
 
 def build_scenario(
-    source: str, label_column: str, protocol: str, detector: str, generator: str, seed: int
+    source: str | Path,
+    label_column: str,
+    protocol: str,
+    detector: str,
+    generator: str,
+    seed: int,
 ) -> Scenario:
     """Load and split a table and pretrain generator and detector on its training half.
 
@@ -78,14 +94,14 @@ def build_scenario(
         generator: id of a generator.
         seed: seed of the split and of both fits.
     """
-    if not isinstance(source, str):
+    if not isinstance(source, str | Path):
         raise InputError(
             f"data is {type(source).__name__}; give a name or a path, or a scenario that"
             " Scenario.assemble makes of rows and fitted parts."
         )
     detectors.registry.spec(detector)
     versions = modified(source), modified(detector.removeprefix("onnx:"))
-    return _build(source, label_column, protocol, detector, generator, seed, versions)
+    return _build(str(source), label_column, protocol, detector, generator, seed, versions)
 
 
 @lru_cache(maxsize=8)

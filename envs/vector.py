@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -55,6 +56,7 @@ class LatentAnomalyVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.lane_rngs = [seeding.np_random()[0] for _ in range(num_envs)]
         self.rows = np.zeros(num_envs, dtype=np.int64)
+        self.started = np.zeros(num_envs, dtype=np.bool_)
 
     def reset(
         self,
@@ -85,7 +87,15 @@ class LatentAnomalyVectorEnv(VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Move every lane by `actions`, float32 (num_envs, latent_dim) in [-1, 1]."""
+        """Move every lane by `actions`, float32 (num_envs, latent_dim) in [-1, 1].
+
+        Raises:
+            ResetNeeded: a lane was never reset.
+            InputError: as of `LatentCore.step`.
+        """
+        if not self.started.all():
+            waiting = np.flatnonzero(~self.started).tolist()
+            raise ResetNeeded(f"Lanes {waiting} were never reset; call reset before step.")
         outcome = self.core.step(actions)
         observations = self.core.observe()
         terminated = outcome.success.numpy()
@@ -109,6 +119,7 @@ class LatentAnomalyVectorEnv(VectorEnv):
 
     def _start(self, lanes: np.ndarray, options: dict[str, Any] | None = None) -> None:
         chosen = np.flatnonzero(lanes)
+        self.started[chosen] = True
         starts = [self.core.draw_start(self.lane_rngs[lane], options) for lane in chosen]
         self.rows[chosen] = [row for row, _ in starts]
         noise = np.stack([noise for _, noise in starts])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from common.randomness import RandomState
+from common.rows import checked_rows
 from common.scaling import RowScaler
 from generators.base import Generator
 
@@ -34,6 +35,7 @@ class Background(Generator):
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """Keep the rows of `X`, float (n, d), whose label `y` is 0."""
+        X, y = checked_rows(X, y)
         self.build(X.shape[1])
         self.scaler.fit(X)
         self.normals = self.scaler(X[y == 0])

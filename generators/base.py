@@ -44,7 +44,11 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
-        """Learn from rows `X`, float (n, d), and labels `y`, int (n,): 1 is a known anomaly."""
+        """Learn from rows `X`, float (n, d), and labels `y`, int (n,): 1 is a known anomaly.
+
+        Raises:
+            ValueError: values that are not finite, mismatched lengths, or labels but 0 and 1.
+        """
 
     def partial_fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """Adapt to all rows that shall count, old and new; by default `fit` them anew."""

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from common.errors import check_at_least, check_positive
 from common.randomness import RandomState, torch_seed
+from common.rows import checked_rows
 from common.scaling import RowScaler
 from generators.base import Generator, float_tensor
 
@@ -24,6 +26,9 @@ class ConditionalVAE(Generator):
         beta: weight of the Kullback-Leibler term against the summed squared error.
         random_state: seed of weights, batches and noise.
         progress: show a progress bar.
+
+    Raises:
+        InputError: a setting is out of range.
     """
 
     def __init__(
@@ -39,6 +44,8 @@ class ConditionalVAE(Generator):
             random_state, progress, latent_dim=latent_dim, hidden=hidden, steps=steps, beta=beta
         )
         self.latent_dim, self.hidden, self.steps, self.beta = latent_dim, hidden, steps, beta
+        check_at_least(self, latent_dim=1, hidden=1, steps=1)
+        check_positive("beta", beta)
 
     def build(self, n_features: int) -> None:
         """Create scaler, encoder and decoder."""
@@ -48,6 +55,7 @@ class ConditionalVAE(Generator):
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """Fit on rows `X`, float (n, d), and labels `y`, int (n,), with a cosine-decayed rate."""
+        X, y = checked_rows(X, y)
         with torch_seed(self.random_state) as noise:
             self.build(X.shape[1])
             self.scaler.fit(X)
@@ -56,6 +64,7 @@ class ConditionalVAE(Generator):
 
     def partial_fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """Train a third as many steps on `X` and `y`; the scaler stays."""
+        X, y = checked_rows(X, y)
         with torch_seed(self.random_state + 1) as noise:
             self._train(X, y, self.steps // 3, noise)
         return self.eval()

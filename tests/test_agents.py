@@ -30,6 +30,7 @@ from agents.settings import HardeningSettings
 from common.errors import InputError
 from common.files import write_json
 from common.randomness import global_seed
+from common.registry import load_plugins
 from common.weights import save_weights
 from data import Split
 from data.table import Table
@@ -40,6 +41,7 @@ from envs.scenario import Scenario, load_scenario
 from envs.vector import LatentAnomalyVectorEnv
 from generators.background import Background
 from generators.cvae import ConditionalVAE
+from swift_hydra import SwiftHydra
 
 N_LANES = 16
 DISCRETE = {"DQN", "QRDQN", "MaskablePPO"}
@@ -159,6 +161,34 @@ def test_the_envs_own_draws_of_actions_are_seeded(scenario):
 def test_class_that_lacks_a_method_is_one_sentence(scenario):
     with pytest.raises(InputError, match="ShortAgent' has no predict, which the loop needs"):
         make_agent(f"{__name__}:ShortAgent", make_env(scenario), 0)
+
+
+class ShortSighted(RandomAgent):
+    def learn(self, total_timesteps):
+        return self
+
+
+def test_class_whose_method_does_not_take_what_the_loop_passes_is_one_sentence(scenario):
+    with pytest.raises(InputError, match=r"learn of .*ShortSighted' must take .*reset_num"):
+        make_agent(f"{__name__}:ShortSighted", make_env(scenario), 0)
+
+
+@pytest.mark.parametrize("agent", [PPO, None, 5])
+def test_an_agent_that_is_no_text_is_one_sentence(rows, agent):
+    with pytest.raises(InputError, match=r"An algorithm is given as .*; pass its name"):
+        SwiftHydra(agent=agent).fit(*rows)
+
+
+def test_opening_a_run_imports_nothing_that_only_its_files_name(scenario, tmp_path, monkeypatch):
+    (tmp_path / "foreign_agents.py").write_text("from agents.controls import RandomAgent as Mine")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "foreign_agents", raising=False)
+    write_json(tmp_path / "agent.json", {"algo": "foreign_agents:Mine"})
+    with pytest.raises(InputError, match="pass --plugin foreign_agents"):
+        load_agent(tmp_path, make_env(scenario), 0)
+    assert "foreign_agents" not in sys.modules
+    load_plugins(["foreign_agents"])
+    assert load_agent(tmp_path, make_env(scenario), 0)[0] == "foreign_agents:Mine"
 
 
 def test_any_seed_serves(scenario):

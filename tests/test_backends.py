@@ -17,6 +17,7 @@ from skl2onnx import to_onnx
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.datasets import load_wine
 from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.naive_bayes import GaussianNB
@@ -480,6 +481,19 @@ def test_a_refused_retraining_leaves_the_detector_as_it_was(rows, tmp_path, id):
     np.testing.assert_array_equal(detector.labels_, detector.decision_scores_ > 0)
     detector.save(tmp_path)
     np.testing.assert_allclose(detectors.load(id, tmp_path).decision_function(X), before, atol=1e-5)
+
+
+def test_a_folder_of_another_backend_is_refused(rows, tmp_path):
+    detectors.make("pyod:KNN").fit(*rows).save(tmp_path)
+    with pytest.raises(InputError, match=r"holds pyod:KNN, not sklearn:svm\.SVC"):
+        detectors.load("sklearn:svm.SVC", tmp_path)
+
+
+@pytest.mark.parametrize("id", ["mamba-moe", "catboost", "pyod:KNN"])
+def test_what_is_not_fitted_is_not_saved(tmp_path, id):
+    with pytest.raises(NotFittedError):
+        detectors.make(id).save(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("form", ["integers", "float labels", "frame", "lists", "texts"])

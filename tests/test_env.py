@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import blobs
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env, data_equivalence
+from sklearn.svm import SVC
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 import detectors
@@ -25,6 +27,7 @@ from envs import FLAGSHIP, env_id
 from envs.latent_anomaly import LatentAnomalyEnv
 from envs.registration import find_env
 from envs.rewards import Measures, RewardWeights, reward_terms
+from envs.scenario import Scenario
 from envs.vector import LatentAnomalyVectorEnv
 from generators.background import Background
 from generators.cvae import ConditionalVAE
@@ -240,6 +243,60 @@ def test_rows_of_a_file_that_changed_are_read_again(tmp_path):
         os.utime(path, (n, n))
         core = LatentAnomalyEnv(data=str(path), **settings).core
         assert len(core.scenario.X) == 0.4 * n
+
+
+def test_a_path_is_data_too(tmp_path):
+    X, y = blobs()
+    frame = pd.DataFrame(X, columns=list("abcd")).assign(label=y)
+    frame.to_csv(tmp_path / "mine.csv", index=False)
+    parts = {"protocol": "full", "detector": "extra-trees", "generator": "background"}
+    env = gym.make("envs:LatentAnomaly-v0", data=tmp_path / "mine.csv", **parts)
+    assert env.reset(seed=0)[0].shape == (4 + 4,)
+
+
+@pytest.mark.parametrize("form", ["frame", "lists", "float labels"])
+def test_a_scenario_takes_rows_of_any_form(scenario, form):
+    X, y = scenario.X, scenario.y
+    given = {
+        "frame": (pd.DataFrame(X), pd.Series(y)),
+        "lists": (X.tolist(), y.tolist()),
+        "float labels": (X, y.astype(float)),
+    }[form]
+    same = Scenario.assemble(*given, scenario.generator, scenario.detector, 0)
+    np.testing.assert_array_equal(same.X, X)
+    np.testing.assert_array_equal(same.y, y)
+    assert same.y.dtype == np.int64
+    assert same.gate.radius == scenario.gate.radius
+
+
+def test_a_scenario_refuses_what_it_cannot_play_on(scenario):
+    X, y, generator, detector = scenario.X, scenario.y, scenario.generator, scenario.detector
+    with pytest.raises(ValueError, match=r"Labels are 0, and 1 for an anomaly; .*-1"):
+        Scenario.assemble(X, np.where(y, 1, -1), generator, detector, 0)
+    with pytest.raises(ValueError, match="NaN"):
+        Scenario.assemble(np.where(X > 2, np.nan, X), y, generator, detector, 0)
+    with pytest.raises(InputError, match=r"The detector is SVC; give one that detectors\.make"):
+        Scenario.assemble(X, y, generator, SVC().fit(X, y), 0)
+
+
+class Astray(Background):
+    """Goes astray with rows or latents, as told."""
+
+    astray = ""
+
+    def encode_scaled(self, scaled, y):
+        return scaled * (np.nan if self.astray == "latents" else 1)
+
+    def decode_scaled(self, z, y):
+        return z * (np.nan if self.astray == "rows" else 1)
+
+
+@pytest.mark.parametrize("what", ["latents", "rows"])
+def test_a_generator_that_goes_astray_is_named(scenario, what):
+    generator = Astray().fit(scenario.X, scenario.y)
+    generator.astray = what
+    with pytest.raises(InputError, match=f"The generator Astray .*codes to {what} that are not"):
+        LatentAnomalyVectorEnv(2, scenario=replace(scenario, generator=generator)).reset(seed=0)
 
 
 def test_row_option_starts_at_that_row_without_noise(scenario):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -55,6 +56,32 @@ def test_contract(fitted, rows, id):
 def test_unknown_argument_is_refused(id):
     with pytest.raises(InputError, match=f"'{id}' cannot be made: .*latent_dims"):
         generators.make(id, latent_dims=3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"latent_dim": 0}, "latent_dim is 0; give at least 1"),
+        ({"latent_dim": 2.5}, r"latent_dim is 2\.5; give a whole number"),
+        ({"hidden": 0}, "hidden is 0"),
+        ({"steps": -1}, "steps is -1"),
+        ({"beta": float("nan")}, "beta is nan; give a finite number above 0"),
+    ],
+)
+def test_setting_out_of_range_is_refused(setting, sentence):
+    with pytest.raises(InputError, match=sentence):
+        generators.make("cvae", **setting)
+
+
+@pytest.mark.parametrize("id", QUICK)
+def test_rows_of_any_form_are_learned_alike_and_bad_ones_refused(fitted, rows, id):
+    (X, y), z = rows, fitted[id].encode(*rows)
+    forms = (pd.DataFrame(X), pd.Series(y)), (X.tolist(), y.tolist()), (X, y.astype(float))
+    for form in forms:
+        np.testing.assert_array_equal(generators.make(id, **QUICK[id]).fit(*form).encode(X, y), z)
+    for bad in ((np.where(X > 2, np.nan, X), y), (X, y + 1), (X[:-1], y)):
+        with pytest.raises(ValueError, match=r"NaN|Labels are 0|inconsistent"):
+            generators.make(id, **QUICK[id]).fit(*bad)
 
 
 @pytest.mark.parametrize("id", QUICK)

@@ -7,6 +7,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
@@ -92,6 +93,18 @@ def test_masked_lanes_alone_are_reset_as_in_the_loop(scenario):
     for wrong in (mask[:-1], mask.astype(int), np.zeros(N_LANES, dtype=bool)):
         with pytest.raises(InputError, match="reset_mask"):
             native.reset(options={"reset_mask": wrong})
+
+
+def test_a_lane_that_was_never_reset_does_not_move(scenario):
+    env = LatentAnomalyVectorEnv(3, scenario=scenario)
+    still = np.zeros((3, 3), np.float32)
+    with pytest.raises(ResetNeeded, match=r"Lanes \[0, 1, 2\]"):
+        env.step(still)
+    env.reset(seed=0, options={"reset_mask": np.array([True, False, True])})
+    with pytest.raises(ResetNeeded, match=r"Lanes \[1\] were never reset"):
+        env.step(still)
+    env.reset(options={"reset_mask": np.array([False, True, False])})
+    env.step(still)
 
 
 def test_lanes_do_not_disturb_each_other(scenario):

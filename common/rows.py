@@ -1,0 +1,17 @@
+"""Rows and labels that come from a caller in Python."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import check_X_y
+
+
+def checked_rows(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows as float64 (n, d), and labels that are 0 or 1 as int64 (n,).
+
+    Raises:
+        ValueError: values that are not finite, mismatched lengths, or other labels.
+    """
+    rows, labels = check_X_y(X, y, dtype=np.float64)
+    if not np.isin(labels, [0, 1]).all():
+        raise ValueError(f"Labels are 0, and 1 for an anomaly; y holds {np.unique(labels)[:5]}.")
+    return rows, labels.astype(np.int64)
