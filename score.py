@@ -3,8 +3,10 @@
 python score.py --data new.csv --out scores.csv
 """
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
@@ -12,7 +14,9 @@ from common.errors import InputError, run_command
 from common.files import check_file, replacing
 from common.registry import load_plugins
 
-WRITERS = {".csv": "to_csv", ".parquet": "to_parquet"}
+if TYPE_CHECKING:
+    import pandas as pd
+
 ADDED = ("score", "probability", "predicted")
 
 
@@ -28,7 +32,8 @@ class ScoreConfig:
         runs: folder that run folders are looked for in.
         out: .csv or .parquet file for the rows with three more columns: score, on the scale of
             log-odds; probability, its logistic function, not calibrated; predicted, 1 where the
-            score exceeds the detector's threshold.
+            score exceeds the detector's threshold. Where the run was trained on a column of one of
+            these names, theirs begin with hydra_.
         plugin: modules to import first, which register detectors of their own.
     """
 
@@ -55,19 +60,40 @@ def score(config: ScoreConfig) -> None:
     if run is None:
         raise InputError(f"No run in {config.runs}; write one with train.py, or pass --run.")
     run.check_backend()
-    frame, X = read_rows(config.data, run.feature_names())
-    for column in frame.columns.intersection(list(ADDED)):
+    names = run.feature_names()
+    prefix = "" if set(ADDED).isdisjoint(names) else "hydra_"
+    added = [prefix + name for name in ADDED]
+    frame, X = read_rows(config.data, names)
+    for column in frame.columns.intersection(added):
         raise InputError(f"{config.data} has a column {column!r} already; rename it.")
     detector = run.detector()
     scores = detector.decision_function(X)
     predicted = (scores > detector.threshold_).astype(int)
-    scored = frame.assign(**dict(zip(ADDED, (scores, expit(scores), predicted), strict=True)))
+    scored = frame.assign(**dict(zip(added, (scores, expit(scores), predicted), strict=True)))
     with replacing(config.out) as temporary:
-        getattr(scored, WRITERS[suffix])(temporary, index=False)
+        WRITERS[suffix](scored, temporary)
     print(
         f"{len(X)} rows scored with {run.folder}: {predicted.sum()} are called anomalies;"
         f" see {config.out}"
     )
+
+
+def write_csv(frame: "pd.DataFrame", path: Path) -> None:
+    """Write a .csv file; all is quoted where text holds a lone carriage return.
+
+    Python 3.11 does not quote that by itself, and readers take it for a line's end.
+    """
+    text = frame.select_dtypes(exclude="number")
+    broken = any(text[name].astype(str).str.contains("\r", regex=False).any() for name in text)
+    frame.to_csv(path, index=False, quoting=csv.QUOTE_ALL if broken else csv.QUOTE_MINIMAL)
+
+
+def write_parquet(frame: "pd.DataFrame", path: Path) -> None:
+    """Write a .parquet file."""
+    frame.to_parquet(path, index=False)
+
+
+WRITERS = {".csv": write_csv, ".parquet": write_parquet}
 
 
 def main() -> None:

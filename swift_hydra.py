@@ -8,8 +8,10 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import detectors
+from agents.calibration import held_out_scores
 from agents.hardening import harden
 from agents.settings import HardeningSettings
+from common.estimators import all_or_nothing
 from common.labels import encode_labels
 from common.randomness import RandomState, as_seed
 from detectors.base import check_contamination
@@ -27,8 +29,8 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         synthetic_weight: share in [0, 1) of the anomalies' training weight that found rows get.
         contamination: share of new rows labelled 0 that `predict` shall call anomalies; by default
             the threshold is the detector's own. Of the backends the flagship takes a contamination
-            itself. With the others `threshold_` is the quantile of the training rows' scores, which
-            is too low for new rows: the detector remembers those that it was trained on.
+            itself. With the others `threshold_` is a quantile of the scores that the training rows
+            labelled 0 get from five further fits, each of which leaves out a fifth of them.
         random_state: seed of everything drawn.
         progress: show a progress bar.
 
@@ -79,14 +81,18 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """Train and harden on rows `X`, float (n, d), and labels `y`, int (n,).
 
         Labels are 1 for a known anomaly and 0 for everything else; both must occur. Of any other
-        two labels the higher one is the anomaly.
+        two labels the higher one is the anomaly. A `fit` that ends in an error changes nothing.
 
         Raises:
             ValueError: non-finite values, one class only or more than two.
             InputError: an unknown detector, generator or agent, or a setting out of range.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64, force_writeable=True)
-        self.classes_, labels = encode_labels(y)
+        with all_or_nothing(self):
+            X, y = validate_data(self, X, y, dtype=np.float64, force_writeable=True)
+            self.classes_, labels = encode_labels(y)
+            return self._harden(X, labels)
+
+    def _harden(self, X: np.ndarray, y: np.ndarray) -> Self:
         calibrated = False
         if self.contamination is not None:
             check_contamination(self.contamination)
@@ -100,14 +106,15 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             synthetic_weight=self.synthetic_weight,
             contamination=self.contamination if calibrated else None,
         )
-        hardened = harden(X, labels, settings, as_seed(self.random_state), self.progress)
+        seed = as_seed(self.random_state)
+        hardened = harden(X, y, settings, seed, self.progress)
         self.detector_, self.unhardened_ = hardened.scenario.detector, hardened.unhardened
         self.bank_, self.history_ = hardened.scenario.bank, hardened.history
         self.decision_scores_ = self.detector_.decision_scores_[: len(X)]
         self.threshold_ = self.detector_.threshold_
         if self.contamination is not None and not calibrated:
-            normal = self.decision_scores_[labels == 0]
-            self.threshold_ = float(np.quantile(normal, 1 - self.contamination))
+            held_out = held_out_scores(X, y, self.bank_, settings, seed)
+            self.threshold_ = float(np.quantile(held_out, 1 - self.contamination))
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
         return self
 

@@ -62,6 +62,7 @@ def train(config: TrainConfig) -> Path:
     from agents.runs import write_run
     from data import load, split
 
+    config.check()
     check_at_least(config, seed=0)
     check_folder(config.out, "--out")
     load_plugins(config.plugin)
@@ -102,7 +103,8 @@ def train(config: TrainConfig) -> Path:
         metrics = {"detection": detection, "history": hardened.history}
         settings = {**asdict(config), "out": str(config.out)}
         write_run(folder, hardened, halves, table, settings, metrics)
-        (folder / "command.txt").write_text(f"{shlex.join([sys.executable, *sys.argv])}\n")
+        command = f"{shlex.join([sys.executable, *sys.argv])}\n".encode(errors="surrogateescape")
+        (folder / "command.txt").write_bytes(command)
         final = keep(folder, config.out / name)
     print(format_table(f"{config.detector} on held-out rows", detection, DETECTION_COLUMNS))
     print(f"bank of {len(hardened.scenario.bank)} rows and everything else in {final}")

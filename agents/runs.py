@@ -128,7 +128,7 @@ def find_run(root: Path, backend: str | None = None) -> Run | None:
     for path in sorted(root.glob("*/config.json"), key=modified, reverse=True):
         try:
             run = open_run(path.parent)
-        except InputError as error:
+        except (InputError, OSError) as error:
             warnings.warn(f"{path.parent} is left out: {error}", stacklevel=2)
             continue
         if backend in (None, run.config["detector"]):

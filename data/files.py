@@ -54,7 +54,7 @@ def read_rows(path: Path, names: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
     X = named_features(frame, names, str(path))
     if suffix == CSV:
         frame = read_csv(path, dtype=str, keep_default_na=False)
-    elif not isinstance(frame.index, pd.RangeIndex):
+    elif frame.index.names != [None] or not frame.index.equals(pd.RangeIndex(len(frame))):
         try:
             frame = frame.reset_index()
         except ValueError as error:
@@ -86,6 +86,8 @@ def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
             held = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else []
             if set(names) <= set(held):
                 return [archive[name] for name in names]
+    except PermissionError:
+        raise
     except Exception as error:
         raise unreadable(path, error) from error
     wanted = f"arrays {' and '.join(names)}" if len(names) > 1 else f"an array {names[0]}"
@@ -110,27 +112,35 @@ def read_frame(path: Path) -> pd.DataFrame:
     try:
         frame = FRAME_READERS[suffix](path)
         header = first_line(path) if suffix == CSV else None
-    except InputError:
+    except (InputError, PermissionError):
         raise
     except Exception as error:
         raise unreadable(path, error) from error
     if header is not None:
-        check_header(frame, header, path)
+        check_header(header, path)
     return frame.set_axis(frame.columns.map(str), axis="columns")
 
 
 def first_line(path: Path) -> pd.Series:
-    """Return the names in a .csv file's first line as they are there."""
-    return read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    """Return the names in a .csv file's first line as they are there.
+
+    Raises:
+        InputError: the second line holds more values, of which pandas would make an index.
+    """
+    try:
+        lines = read_csv(path, header=None, nrows=2, dtype=str, keep_default_na=False)
+    except pd.errors.ParserError as error:
+        raise InputError(
+            f"{path}: rows hold more values than the header has names; name them all."
+        ) from error
+    return lines.iloc[0]
 
 
-def check_header(frame: pd.DataFrame, header: pd.Series, path: Path) -> None:
-    """Raise `InputError` where the names in a .csv file's first line do not fit its rows."""
+def check_header(header: pd.Series, path: Path) -> None:
+    """Raise `InputError` where the names in a .csv file's first line cannot be used."""
     for mark, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and mark in header[0]:
             raise InputError(f"{path} parts values by {name}; part them by commas.")
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise InputError(f"{path}: rows hold more values than the header has names; name them all.")
     nameless = np.flatnonzero(header == "")
     if len(nameless):
         raise InputError(

@@ -28,8 +28,7 @@ def table_from_frame(frame: pd.DataFrame, label_column: str, name: str) -> Table
     Raises:
         InputError: the frame is not fit to be split and trained on.
     """
-    if label_column not in frame.columns:
-        raise missing_column(list(frame.columns), label_column, "label column", name)
+    check_column(frame, label_column, "label column", name)
     features = frame.drop(columns=label_column)
     y = label_vector(frame[label_column], name)
     return Table(feature_matrix(features, name), y, list(features.columns), name)
@@ -42,6 +41,7 @@ def table_from_arrays(X: np.ndarray, y: np.ndarray, name: str) -> Table:
         InputError: the arrays are not fit to be split and trained on.
     """
     features = numbered_columns(X, name)
+    check_plain(y, "y", name)
     if y.ndim != 1:
         raise InputError(f"{name}: y must have the shape (n,), not {y.shape}; reshape it.")
     if len(X) != len(y):
@@ -56,9 +56,15 @@ def numbered_columns(X: np.ndarray, name: str) -> pd.DataFrame:
     """Call the columns of an array x1 to xd; raise `InputError` unless its shape is (n, d)."""
     if X.ndim != 2:
         raise InputError(f"{name}: X must have the shape (n, d), not {X.shape}; reshape it.")
-    if X.dtype.names:
-        raise InputError(f"{name}: X holds records of {', '.join(X.dtype.names)}; give numbers.")
+    check_plain(X, "X", name)
     return pd.DataFrame(X, columns=[f"x{i + 1}" for i in range(X.shape[1])])
+
+
+def check_plain(array: np.ndarray, what: str, name: str) -> None:
+    """Raise `InputError` where an array holds records or raw bytes."""
+    if array.dtype.kind == "V":
+        held = f"records of {', '.join(array.dtype.names)}" if array.dtype.names else "raw bytes"
+        raise InputError(f"{name}: {what} holds {held}; give numbers.")
 
 
 def named_features(frame: pd.DataFrame, names: list[str], source: str) -> np.ndarray:
@@ -69,8 +75,7 @@ def named_features(frame: pd.DataFrame, names: list[str], source: str) -> np.nda
             number.
     """
     for name in names:
-        if name not in frame.columns:
-            raise missing_column(list(frame.columns), name, "column", source)
+        check_column(frame, name, "column", source)
     if frame.empty:
         raise InputError(f"{source} holds no rows; give at least one.")
     return feature_matrix(frame[names], source)
@@ -158,13 +163,18 @@ def first_row(bad: np.ndarray) -> int:
     return int(bad.argmax()) + 1
 
 
-def missing_column(columns: list[str], wanted: str, kind: str, name: str) -> InputError:
-    """Build the error for an absent column, with the nearest columns or the first ones."""
+def check_column(frame: pd.DataFrame, wanted: str, kind: str, name: str) -> None:
+    """Raise `InputError` where a column is absent, with the nearest ones or the first ones."""
+    if wanted in frame.columns:
+        return
+    if wanted in frame.index.names:
+        raise InputError(f"{name}: {wanted!r} is the index; write it as a column (reset_index).")
+    columns = list(frame.columns)
     near = nearest(wanted, columns)
     more = ", ..." if len(columns) > LISTED_COLUMNS else ""
     hint = (
-        f"did you mean {' or '.join(near)}?"
+        f"did you mean {' or '.join(map(repr, near))}?"
         if near
         else f"name one of its columns: {', '.join(columns[:LISTED_COLUMNS])}{more}."
     )
-    return InputError(f"{name} has no {kind} {wanted!r}; {hint}")
+    raise InputError(f"{name} has no {kind} {wanted!r}; {hint}")

@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from common.errors import InputError, one_line
+from common.estimators import all_or_nothing
 from common.labels import encode_labels
 from common.randomness import RandomState, as_seed
 
@@ -61,7 +62,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         sample_weight: np.ndarray | None = None,
         synthetic: np.ndarray | None = None,
     ) -> Self:
-        """Learn from scratch.
+        """Learn from scratch; a detector that refuses the rows, or is interrupted, stays as it was.
 
         Args:
             X: rows, float (n, d).
@@ -75,11 +76,12 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
                 out.
             InputError: a setting is out of range, or the backend refuses the rows.
         """
-        classes, *checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
-        self.threshold_ = 0.0
-        self._fit(*checked)
-        self.classes_ = classes
-        return self._score_training_rows(checked[0])
+        with all_or_nothing(self):
+            classes, *checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
+            self.threshold_ = 0.0
+            self._fit(*checked)
+            self.classes_ = classes
+            return self._score_training_rows(checked[0])
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell whether a `fit` came to its end."""
@@ -106,14 +108,10 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, sample_weight, synthetic)
-        before = vars(self).copy()
-        try:
+        with all_or_nothing(self):
             _, *checked = self._check_training(X, y, sample_weight, synthetic, reset=False)
             self._partial_fit(*checked)
             return self._score_training_rows(checked[0])
-        except BaseException:
-            self.__dict__ = before
-            raise
 
     def _score_training_rows(self, X: np.ndarray) -> Self:
         self.decision_scores_ = checked_scores(

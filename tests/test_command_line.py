@@ -31,8 +31,16 @@ from common.weights import save_weights
 from data import Split, Table, load, split
 from detectors.trees import ExtraTreesDetector
 from evaluate import DEFAULTS, EvaluateConfig, default_scenario, evaluate
+from score import ScoreConfig, score, write_csv
 from train import TrainConfig, keep, train
 
+UNHUNTED = {
+    "protocol": "full",
+    "detector": "extra-trees",
+    "generator": "background",
+    "rounds": 0,
+    "n_background": 20,
+}
 QUICK = ["--rounds", "1", "--timesteps", "512", "--n-lanes", "16", "--n-background", "100"]
 
 
@@ -143,6 +151,34 @@ def test_score_leaves_the_text_of_a_csv_file_as_it_is(run, tmp_path):
     assert second.startswith(f"{row},")
 
 
+def test_a_column_of_the_run_may_be_called_score(tmp_path):
+    X, y = blobs()
+    table = pd.DataFrame(X, columns=["a", "b", "score", "predicted"])
+    table.assign(label=y).to_csv(tmp_path / "mine.csv", index=False)
+    table.to_csv(tmp_path / "new.csv", index=False)
+    folder = train(TrainConfig(data=str(tmp_path / "mine.csv"), out=tmp_path / "runs", **UNHUNTED))
+    score(ScoreConfig(tmp_path / "new.csv", folder, out=tmp_path / "scores.csv"))
+    written = pd.read_csv(tmp_path / "scores.csv")
+    pd.testing.assert_frame_equal(written[list(table)], table)
+    scores = detectors.load("extra-trees", folder / "detector").decision_function(X)
+    np.testing.assert_allclose(written["hydra_score"], scores)
+    assert list(written.columns[4:]) == ["hydra_score", "hydra_probability", "hydra_predicted"]
+
+
+@pytest.mark.parametrize("text", ["one\rtwo", "one\r\ntwo", "one\ntwo", 'one,"two"', "plain"])
+def test_written_text_is_read_back(tmp_path, text):
+    table = pd.DataFrame({"note": [text, "", text], "a": [1.5, 2.0, 3.0]})
+    write_csv(table, tmp_path / "rows.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "rows.csv", keep_default_na=False), table)
+    assert '"plain"' not in (tmp_path / "rows.csv").read_text()
+
+
+def test_a_name_that_is_no_text_is_in_the_command_that_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--data", "gr\udcf6sse.csv"])
+    folder = train(TrainConfig(data="wine", out=tmp_path, **UNHUNTED))
+    assert b"gr\xf6sse.csv" in (folder / "command.txt").read_bytes()
+
+
 def test_columns_of_an_array_are_all_or_none(run, csv, tmp_path):
     X = pd.read_csv(csv).to_numpy()
     np.savez(tmp_path / "new.npz", X=X)
@@ -170,7 +206,7 @@ def test_unfit_rows_are_not_scored(run, csv, tmp_path):
         assert not (tmp_path / out).is_file()
 
     good = pd.read_csv(csv)
-    assert_refused(good.rename(columns={"b": "bb"}), "no column 'b'", "did you mean bb?")
+    assert_refused(good.rename(columns={"b": "bb"}), "no column 'b'", "did you mean 'bb'?")
     assert_refused(good.assign(b="high"), "column 'b'", "'high' in row 1")
     assert_refused(good.assign(score=1), "'score'", "rename")
     assert_refused(good[:0], "no rows")
@@ -229,6 +265,8 @@ def test_bad_argument_is_one_sentence_and_writes_nothing(arguments, words, tmp_p
     done = command("train.py", "--data", "wine", *arguments, "--out", tmp_path / "runs")
     assert_one_sentence(done, *words)
     assert not list((tmp_path / "runs").rglob("*"))
+    if "--timesteps" in arguments:
+        assert not (tmp_path / "runs").exists()
 
 
 def test_text_in_a_numeric_column_is_one_sentence(csv, tmp_path):
@@ -417,6 +455,8 @@ def test_plugins_backend_is_trained_and_attacked(folder, csv):
         assert done.returncode == 0, done.stderr
         assert "forest on held-out rows" in done.stdout
     where = ["--env-id", "LatentAnomaly/forest-v0", "--runs", folder / "two", "--episodes", 16]
+    assert_one_sentence(command("evaluate.py", *where), "pass --plugin agents.controls")
+    where += ["--plugin", "agents.controls"]
     first, second = (command("evaluate.py", *where) for _ in range(2))
     assert first.returncode == 0, first.stderr
     assert "in LatentAnomaly/forest-v0" in first.stdout

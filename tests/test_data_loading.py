@@ -1,6 +1,7 @@
 """Every source of rows, and every row that is refused."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from pyarrow.parquet import write_table
 import data
 from common.errors import InputError
 from data.adbench_sums import SHA256
+from data.files import read_rows
 
 ADBENCH = Path(__file__).parents[2] / "shared" / "adbench"
 needs_adbench = pytest.mark.skipif(not ADBENCH.is_dir(), reason=f"{ADBENCH} is not there")
@@ -253,6 +255,8 @@ def test_object_arrays_are_never_unpickled(tmp_path, held):
         (np.zeros((40, 2)), np.zeros((40, 1)), "y must have the shape (n,), not (40, 1)"),
         (np.zeros((40, 2)), np.zeros(39), "40 rows but y 39 labels"),
         (np.zeros((40, 2), [("a", float)]), np.zeros(40), "X holds records of a"),
+        (np.zeros((40, 2)), np.zeros(40, [("y", int)]), "y holds records of y; give numbers"),
+        (np.zeros((40, 2), "V8"), np.zeros(40), "X holds raw bytes; give numbers"),
         (np.zeros((40, 0)), np.arange(40) < 8, "no feature columns"),
         (np.full((40, 2), 1j), np.arange(40) < 8, "column 'x1' holds '1j' in row 1"),
         (np.full((40, 2), "red"), np.arange(40) < 8, "column 'x1' holds 'red' in row 1"),
@@ -264,7 +268,34 @@ def test_unfit_arrays(tmp_path, X, y, words):
 
 def test_missing_label_column_gives_near_misses(tmp_path):
     sentence = csv_refusal(tmp_path, frame().rename(columns={"label": "Label"}))
-    assert "no label column 'label'; did you mean Label?" in sentence
+    assert "no label column 'label'; did you mean 'Label'?" in sentence
+
+
+def test_blanks_around_a_name_are_seen(tmp_path):
+    sentence = csv_refusal(tmp_path, frame().rename(columns={"label": " label"}))
+    assert "did you mean ' label'?" in sentence
+
+
+def test_a_label_in_the_index_is_found_there(tmp_path):
+    frame().set_index("label").to_parquet(tmp_path / "rows.parquet")
+    assert "'label' is the index; write it as a column" in refusal(tmp_path / "rows.parquet")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read anything")
+@pytest.mark.parametrize("suffix", [".csv", ".npz", ".parquet"])
+def test_a_file_that_may_not_be_read_is_told_as_such(tmp_path, suffix):
+    (tmp_path / f"rows{suffix}").touch(mode=0)
+    with pytest.raises(PermissionError):
+        data.load(tmp_path / f"rows{suffix}")
+
+
+@pytest.mark.parametrize("ids", [range(5000, 5040), range(40), range(40, 0, -1)])
+def test_a_named_index_is_among_the_rows_whatever_it_holds(tmp_path, ids):
+    frame().set_index(pd.Index(ids, name="customer")).to_parquet(tmp_path / "rows.parquet")
+    kept, X = read_rows(tmp_path / "rows.parquet", ["speed", "count"])
+    assert kept.columns.tolist() == ["customer", "speed", "count", "label"]
+    assert kept["customer"].tolist() == list(ids)
+    assert X.shape == (40, 2)
 
 
 def test_missing_label_column_lists_at_most_ten_columns(tmp_path):
@@ -404,9 +435,12 @@ def test_integer_beyond_float64_is_named(tmp_path):
         data.load(str(tmp_path / "long.csv"))
 
 
-def test_rows_longer_than_the_header(tmp_path):
-    header, *rows = frame().to_csv(index=False).splitlines()
-    (tmp_path / "rows.csv").write_text("\n".join([header, *(f"{row},9" for row in rows)]))
+@pytest.mark.parametrize("counted", [False, True])
+def test_rows_longer_than_the_header(tmp_path, counted):
+    """Where the first column counts up, pandas makes of it the index that it makes of none."""
+    rows = frame().assign(speed=range(40)) if counted else frame()
+    header, *lines = rows.to_csv(index=False).splitlines()
+    (tmp_path / "rows.csv").write_text("\n".join([header, *(f"{line},9" for line in lines)]))
     assert "more values than the header" in refusal(tmp_path / "rows.csv")
 
 

@@ -86,15 +86,18 @@ def test_pipeline_passes_names_and_scores_on(rows):
     assert piped.score(frame, y) > 0.8
 
 
-@pytest.mark.parametrize("model", [SwiftHydra(**HYDRA.get_params()), MambaMoEDetector(steps=20)])
-def test_pyods_vocabulary(rows, model):
+@pytest.mark.parametrize(
+    ("model", "apart"), [(SwiftHydra(**HYDRA.get_params()), 0.05), (MambaMoEDetector(steps=20), 0.02)]
+)
+def test_pyods_vocabulary(rows, model, apart):
+    """The naive Bayes within the first one is set by rows held out, the flagship by its own."""
     X, y = rows
     model.fit(X, y)
     assert model.decision_scores_.shape == (len(X),)
     np.testing.assert_array_equal(model.labels_, model.decision_scores_ > model.threshold_)
     for share in (0.05, 0.3):
         labels = model.set_params(contamination=share).fit(X, y).labels_
-        assert labels[y == 0].mean() == pytest.approx(share, abs=0.02)
+        assert labels[y == 0].mean() == pytest.approx(share, abs=apart)
 
 
 def test_any_two_labels_serve_and_the_higher_is_the_anomaly(rows):

@@ -1,6 +1,7 @@
 """The estimator."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import Reached, blobs, stop
 from sklearn.exceptions import NotFittedError
@@ -83,12 +84,17 @@ def test_contamination_is_the_share_of_new_normals(contamination):
     assert model.predict(new_normals).mean() == pytest.approx(contamination, rel=0.35)
 
 
-def test_contamination_of_a_backend_that_takes_none_is_a_share_of_the_training_rows(rows):
-    X, y = rows
-    model = SwiftHydra("catboost", **QUICK, contamination=0.2).fit(X, y)
-    assert model.predict(X[y == 0]).mean() == pytest.approx(0.2, abs=0.02)
-    with pytest.raises(InputError, match="catboost takes no contamination"):
-        make_detector(HardeningSettings("catboost", contamination=0.2), 0)
+@pytest.mark.parametrize("detector", ["extra-trees", "pyod:KNN"])
+@pytest.mark.parametrize("contamination", [0.05, 0.2])
+def test_contamination_of_a_backend_that_takes_none_is_the_share_of_new_normals(
+    detector, contamination
+):
+    X, y = blobs(n_normal=600)
+    model = SwiftHydra(detector, **QUICK, contamination=contamination).fit(X, y)
+    new_normals = blobs(n_normal=1500, seed=1)[0][:1500]
+    assert model.predict(new_normals).mean() == pytest.approx(contamination, rel=0.35)
+    with pytest.raises(InputError, match="extra-trees takes no contamination"):
+        make_detector(HardeningSettings("extra-trees", contamination=0.2), 0)
 
 
 @pytest.mark.parametrize("detector", ["mamba-moe", "catboost"])
@@ -99,6 +105,31 @@ def test_rows_in_reversed_order_are_taken(rows, detector):
         for arrays in ((X, y), (X.copy(), y.copy()))
     ]
     np.testing.assert_array_equal(*scores)
+
+
+def test_a_fit_that_is_refused_changes_nothing(rows):
+    X, y = rows
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    model = SwiftHydra("extra-trees", **QUICK).fit(frame, y)
+    before = model.decision_function(frame)
+    model.set_params(synthetic_weight=1)
+    with pytest.raises(InputError, match="synthetic_weight"):
+        model.fit(frame[list("dcba")], np.where(y == 1, "odd", "normal"))
+    np.testing.assert_array_equal(model.decision_function(frame), before)
+    assert model.classes_.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="feature names"):
+        model.decision_function(frame[list("dcba")])
+
+
+@pytest.mark.parametrize("id", ["mamba-moe", "catboost", "pyod:KNN"])
+def test_a_fit_of_a_detector_that_is_refused_changes_nothing(rows, id):
+    X, y = rows
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    detector = detectors.make(id).fit(frame, y)
+    before = detector.decision_function(frame)
+    with pytest.raises(ValueError, match="one class"):
+        detector.fit(frame[list("dcba")], np.zeros(len(y)))
+    np.testing.assert_array_equal(detector.decision_function(frame), before)
 
 
 @pytest.mark.parametrize("contamination", [0, 10, -0.1])
