@@ -87,7 +87,8 @@ def test_pipeline_passes_names_and_scores_on(rows):
 
 
 @pytest.mark.parametrize(
-    ("model", "apart"), [(SwiftHydra(**HYDRA.get_params()), 0.05), (MambaMoEDetector(steps=20), 0.02)]
+    ("model", "apart"),
+    [(SwiftHydra(**HYDRA.get_params()), 0.05), (MambaMoEDetector(steps=20), 0.02)],
 )
 def test_pyods_vocabulary(rows, model, apart):
     """The naive Bayes within the first one is set by rows held out, the flagship by its own."""
