@@ -39,14 +39,14 @@ class SB3VecEnv(VecEnv):
         """Reset every lane, with what `seed` and `set_options` were given.
 
         Raises:
-            InputError: the lanes' options differ.
+            InputError: the lanes' options differ; they are forgotten.
         """
-        options = self._options[0]
-        if not all(data_equivalence(other, options, exact=True) for other in self._options):
+        given, options = self._options, self._options[0]
+        self._reset_options()
+        if not all(data_equivalence(other, options, exact=True) for other in given):
             raise InputError("The lanes of one vector env are reset alike; give them one dict.")
         observations, infos = self.env.reset(seed=self._seeds[0], options=options or None)
         self._reset_seeds()
-        self._reset_options()
         lanes = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
         for lane, told in enumerate(by_lane(infos, self.num_envs)):
             if lanes[lane]:

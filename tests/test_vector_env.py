@@ -161,6 +161,7 @@ def test_sb3_options_are_handed_on_once_and_resets_are_told(scenario):
     env.set_options([{"row": lane} for lane in range(N_LANES)])
     with pytest.raises(InputError, match="reset alike"):
         env.reset()
+    assert env.reset().shape == (N_LANES, 3 + 4)
 
 
 def test_sb3_face_reaches_wrappers_by_name(scenario):
