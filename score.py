@@ -17,6 +17,7 @@ from common.registry import load_plugins
 if TYPE_CHECKING:
     import pandas as pd
 
+SUFFIXES = (".csv", ".parquet")
 ADDED = ("score", "probability", "predicted")
 
 
@@ -53,8 +54,8 @@ def score(config: ScoreConfig) -> None:
 
     check_file(config.out, "--out")
     suffix = config.out.suffix.lower()
-    if suffix not in WRITERS:
-        raise InputError(f"{config.out} is no {' or '.join(WRITERS)} file; name one with --out.")
+    if suffix not in SUFFIXES:
+        raise InputError(f"{config.out} is no {' or '.join(SUFFIXES)} file; name one with --out.")
     load_plugins(config.plugin)
     run = open_run(config.run) if config.run else find_run(config.runs)
     if run is None:
@@ -71,7 +72,10 @@ def score(config: ScoreConfig) -> None:
     predicted = (scores > detector.threshold_).astype(int)
     scored = frame.assign(**dict(zip(added, (scores, expit(scores), predicted), strict=True)))
     with replacing(config.out) as temporary:
-        WRITERS[suffix](scored, temporary)
+        if suffix == ".csv":
+            write_csv(scored, temporary)
+        else:
+            scored.to_parquet(temporary, index=False)
     print(
         f"{len(X)} rows scored with {run.folder}: {predicted.sum()} are called anomalies;"
         f" see {config.out}"
@@ -86,14 +90,6 @@ def write_csv(frame: "pd.DataFrame", path: Path) -> None:
     text = frame.select_dtypes(exclude="number")
     broken = any(text[name].astype(str).str.contains("\r", regex=False).any() for name in text)
     frame.to_csv(path, index=False, quoting=csv.QUOTE_ALL if broken else csv.QUOTE_MINIMAL)
-
-
-def write_parquet(frame: "pd.DataFrame", path: Path) -> None:
-    """Write a .parquet file."""
-    frame.to_parquet(path, index=False)
-
-
-WRITERS = {".csv": write_csv, ".parquet": write_parquet}
 
 
 def main() -> None:

@@ -122,25 +122,21 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def first_line(path: Path) -> pd.Series:
-    """Return the names in a .csv file's first line as they are there.
-
-    Raises:
-        InputError: the second line holds more values, of which pandas would make an index.
-    """
-    try:
-        lines = read_csv(path, header=None, nrows=2, dtype=str, keep_default_na=False)
-    except pd.errors.ParserError as error:
-        raise InputError(
-            f"{path}: rows hold more values than the header has names; name them all."
-        ) from error
-    return lines.iloc[0]
+    """Return the names in a .csv file's first line as they are there."""
+    return read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
 
 
 def check_header(header: pd.Series, path: Path) -> None:
-    """Raise `InputError` where the names in a .csv file's first line cannot be used."""
+    """Raise `InputError` where the names in a .csv file's first line do not fit its rows."""
     for mark, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and mark in header[0]:
             raise InputError(f"{path} parts values by {name}; part them by commas.")
+    try:
+        read_csv(path, header=None, nrows=2)
+    except pd.errors.ParserError as error:  # of the first values pandas would make an index
+        raise InputError(
+            f"{path}: rows hold more values than the header has names; name them all."
+        ) from error
     nameless = np.flatnonzero(header == "")
     if len(nameless):
         raise InputError(

@@ -385,7 +385,7 @@ def test_repeated_column_is_refused(tmp_path):
         data.load(str(tmp_path / "twice.csv"))
 
 
-@pytest.mark.parametrize("row", ["1;0", "1,5;0"])
+@pytest.mark.parametrize("row", ["1;0", "1,5;0", "1,5;0,0"])
 def test_semicolons_are_told(tmp_path, row):
     (tmp_path / "semicolons.csv").write_text("a;label\n" + f"{row}\n" * 40)
     with pytest.raises(InputError, match="semicolons"):
