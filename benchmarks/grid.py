@@ -25,7 +25,7 @@ import data
 from agents.monitor import TOTALS, totals
 from benchmarks.methods import Factory, Method, find_methods
 from benchmarks.settings import GridSettings
-from common.errors import InputError, one_line
+from common.errors import InputError, reason
 from common.files import read_json, replacing, write_json
 from common.registry import check_names
 from data.adbench import PREFIX
@@ -188,12 +188,6 @@ def run_cell(cell: Cell, factory: Factory, folder: Path) -> dict[str, Any]:
         result = {**key, "error": reason(error)}
     write_json(cell.file(folder), result)
     return result
-
-
-def reason(error: Exception) -> str:
-    """Tell an error in one line: its kind, but for an `InputError`'s, and what it says."""
-    said = one_line(error)
-    return said if isinstance(error, InputError) else f"{type(error).__name__}: {said}"
 
 
 def figures(cell: Cell, factory: Factory) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import tyro
 from tqdm import tqdm
 
 from benchmarks.settings import check_data
-from common.errors import InputError, check_at_least, run_command
+from common.errors import InputError, check_at_least, reason, run_command
 from common.files import read_json, write_json
 from common.registry import check_names
 
@@ -129,7 +129,6 @@ def run(
     from agents.hardening import harden
     from agents.monitor import SearchMonitor
     from agents.settings import HardeningSettings
-    from benchmarks.grid import reason
     from common.randomness import global_seed
     from data import load, split
     from envs.sb3 import SB3VecEnv

@@ -38,6 +38,12 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+def reason(error: Exception) -> str:
+    """Tell an error in one line: its kind, but for an `InputError`'s, and what it says."""
+    said = one_line(error)
+    return said if isinstance(error, InputError) else f"{type(error).__name__}: {said}"
+
+
 def described(error: BaseException) -> str:
     """Tell an error of somebody else's code: its kind, what it says, and the line it is from."""
     frame = traceback.extract_tb(error.__traceback__)[-1]

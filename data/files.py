@@ -1,9 +1,11 @@
 """Tables read from .csv, .parquet and .npz files.
 
-A parser may raise anything on broken bytes, so whatever it raises becomes an `InputError`.
+A parser may raise anything on broken bytes, so whatever it raises becomes an `InputError`, but for
+a `PermissionError`, which is of the file and not of its bytes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,16 +82,11 @@ def suffix_of(path: Path) -> str:
 
 def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
     """Return arrays of an .npz file; raise `InputError` where they cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            held = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else []
-            if set(names) <= set(held):
-                return [archive[name] for name in names]
-    except PermissionError:
-        raise
-    except Exception as error:
-        raise unreadable(path, error) from error
+    with reading(path), path.open("rb") as stream:
+        archive = np.load(stream, allow_pickle=False)
+        held = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else []
+        if set(names) <= set(held):
+            return [archive[name] for name in names]
     wanted = f"arrays {' and '.join(names)}" if len(names) > 1 else f"an array {names[0]}"
     raise InputError(f"{path} must hold {wanted}, not {', '.join(held) or 'none'}.")
 
@@ -109,13 +106,9 @@ def read_frame(path: Path) -> pd.DataFrame:
     if suffix == ARRAYS:
         (X,) = read_arrays(path, "X")
         return numbered_columns(X, str(path))
-    try:
+    with reading(path):
         frame = FRAME_READERS[suffix](path)
         header = first_line(path) if suffix == CSV else None
-    except (InputError, PermissionError):
-        raise
-    except Exception as error:
-        raise unreadable(path, error) from error
     if header is not None:
         check_header(header, path)
     return frame.set_axis(frame.columns.map(str), axis="columns")
@@ -157,6 +150,17 @@ def read_parquet(path: Path) -> pd.DataFrame:
     """Read a .parquet file, whose columns must have names of their own."""
     check_unique(pd.Series(read_schema(path).names), path)
     return pd.read_parquet(path)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what a parser raises into an `InputError`; a `PermissionError` says all itself."""
+    try:
+        yield
+    except (InputError, PermissionError):
+        raise
+    except Exception as error:
+        raise unreadable(path, error) from error
 
 
 def unreadable(path: Path, error: Exception) -> InputError:

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 import detectors
 from common.divisor import divisor
-from common.errors import InputError, described, one_line
+from common.errors import InputError, described, one_line, reason
 from common.randomness import RandomState, global_seed
 from common.scaling import WINSOR, compress
 from detectors.base import checked_scores
@@ -169,8 +169,8 @@ class AdaptedDetector(RefittedDetector):
         try:
             estimator = backend(**arguments)
         except Exception as error:
-            reason = f"{type(error).__name__}: {one_line(error)}".rstrip(".")
-            raise InputError(f"{self.backend} cannot be made ({reason}).") from error
+            told = reason(error).rstrip(".")
+            raise InputError(f"{self.backend} cannot be made ({told}).") from error
         if not takes_labels(estimator):
             raise InputError(f"{self.backend} has no method fit(X, y) of rows and labels; add it.")
         if not any(hasattr(estimator, name) for name in ("decision_function", "predict_proba")):
@@ -201,8 +201,8 @@ def refused_by(backend: str) -> Iterator[None]:
     except InputError:
         raise
     except ValueError as error:
-        reason = one_line(error).rstrip(".")
-        raise InputError(f"{backend} refuses the rows: {reason}; take another detector.") from error
+        said = one_line(error).rstrip(".")
+        raise InputError(f"{backend} refuses the rows: {said}; take another detector.") from error
     except Exception as error:
         raise InputError(
             f"{backend} fails ({described(error)}); mend it or take another detector."

@@ -84,7 +84,7 @@ def test_contamination_is_the_share_of_new_normals(contamination):
     assert model.predict(new_normals).mean() == pytest.approx(contamination, rel=0.35)
 
 
-@pytest.mark.parametrize("detector", ["extra-trees", "pyod:KNN"])
+@pytest.mark.parametrize("detector", ["catboost", "extra-trees", "pyod:KNN"])
 @pytest.mark.parametrize("contamination", [0.05, 0.2])
 def test_contamination_of_a_backend_that_takes_none_is_the_share_of_new_normals(
     detector, contamination
@@ -93,8 +93,11 @@ def test_contamination_of_a_backend_that_takes_none_is_the_share_of_new_normals(
     model = SwiftHydra(detector, **QUICK, contamination=contamination).fit(X, y)
     new_normals = blobs(n_normal=1500, seed=1)[0][:1500]
     assert model.predict(new_normals).mean() == pytest.approx(contamination, rel=0.35)
-    with pytest.raises(InputError, match="extra-trees takes no contamination"):
-        make_detector(HardeningSettings("extra-trees", contamination=0.2), 0)
+
+
+def test_the_loop_refuses_a_contamination_that_the_backend_does_not_take():
+    with pytest.raises(InputError, match="catboost takes no contamination"):
+        make_detector(HardeningSettings("catboost", contamination=0.2), 0)
 
 
 @pytest.mark.parametrize("detector", ["mamba-moe", "catboost"])
