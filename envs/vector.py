@@ -54,9 +54,19 @@ class LatentAnomalyVectorEnv(VectorEnv):
         self.single_action_space = spaces.Box(-1, 1, (self.core.latent_dim,), dtype=np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self.lane_rngs = [seeding.np_random()[0] for _ in range(num_envs)]
+        self.seeded = [seeding.np_random() for _ in range(num_envs)]
         self.rows = np.zeros(num_envs, dtype=np.int64)
         self.started = np.zeros(num_envs, dtype=np.bool_)
+
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """The lanes' generators, as of `SyncVectorEnv`."""
+        return tuple(rng for rng, _ in self.seeded)
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The seeds of the lanes' generators."""
+        return tuple(seed for _, seed in self.seeded)
 
     def reset(
         self,
@@ -77,9 +87,9 @@ class LatentAnomalyVectorEnv(VectorEnv):
                 raise InputError(
                     f"There are {len(seed)} seeds for {self.num_envs} lanes; give one, or one each."
                 )
-            self.lane_rngs = [
-                seeding.np_random(own)[0] if chosen and own is not None else rng
-                for rng, own, chosen in zip(self.lane_rngs, seed, lanes, strict=True)
+            self.seeded = [
+                seeding.np_random(own) if chosen and own is not None else kept
+                for kept, own, chosen in zip(self.seeded, seed, lanes, strict=True)
             ]
         self._start(lanes, options)
         return self.core.observe(), self._row_info(lanes)
@@ -120,7 +130,7 @@ class LatentAnomalyVectorEnv(VectorEnv):
     def _start(self, lanes: np.ndarray, options: dict[str, Any] | None = None) -> None:
         chosen = np.flatnonzero(lanes)
         self.started[chosen] = True
-        starts = [self.core.draw_start(self.lane_rngs[lane], options) for lane in chosen]
+        starts = [self.core.draw_start(self.np_random[lane], options) for lane in chosen]
         self.rows[chosen] = [row for row, _ in starts]
         noise = np.stack([noise for _, noise in starts])
         self.core.reset(torch.from_numpy(chosen), self.rows[chosen], noise)

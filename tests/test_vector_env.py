@@ -68,6 +68,9 @@ def test_options_and_seeds_of_each_lane_are_as_in_the_loop(scenario):
     for arguments in ({"seed": seeds}, {"options": {"row": 3}}, {"seed": 4}):
         for a, b in zip(native.reset(**arguments), loop.reset(**arguments), strict=True):
             assert_alike(a, b)
+        assert native.np_random_seed == loop.np_random_seed
+        states = [[rng.bit_generator.state for rng in env.np_random] for env in (native, loop)]
+        assert states[0] == states[1]
     with pytest.raises(InputError, match="pass a row number"):
         native.reset(options={"row": -1})
     with pytest.raises(InputError, match="2 seeds for 5 lanes"):
