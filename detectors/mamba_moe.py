@@ -19,9 +19,9 @@ from detectors.base import Detector, check_contamination, real_weights
 from detectors.mamba2 import HEADDIM
 from detectors.mixture import HARDENED_TREES, REAL_TREES, Mixture, Sizes
 from detectors.neighbour_expert import opinions_of_known
+from detectors.remembered import ROWS_AT_ONCE
 
 BATCH = 128
-SCORING_BATCH = 16_384  # rows, so that memory stays bounded
 WEIGHT_DECAY = 1.0
 MIN_EXPERTS, MAX_EXPERTS = 4, 8
 FITTED = ("n_experts_", "n_features_in_", "n_normals_", "n_known_")
@@ -164,7 +164,7 @@ class MambaMoEDetector(Detector):
         network, choice = self.network_, torch.Generator().manual_seed(self.seed_)
         of_normals = network.memory.fit(scaled[normal], scaled[known], choice)
         likeness = network.neighbours.fit(scaled[normal], scaled[known], choice)
-        measures = network.compare(scaled)
+        measures = torch.cat([network.compare(batch) for batch in scaled.split(ROWS_AT_ONCE)])
         measures[normal] = torch.cat([of_normals, likeness[:, None]], dim=1)
         measures[known, 2] = opinions_of_known(scaled[normal], scaled[known], choice)
         return measures
@@ -215,7 +215,7 @@ class MambaMoEDetector(Detector):
 
     @torch.inference_mode()
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
-        batches = torch.from_numpy(np.ascontiguousarray(X)).split(SCORING_BATCH)
+        batches = torch.from_numpy(np.ascontiguousarray(X)).split(ROWS_AT_ONCE)
         return torch.cat([self.network_(batch) for batch in batches]).double().cpu().numpy()
 
     def save(self, folder: Path | str) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 CAPACITY = 512  # rows that are remembered at most
 GROUPS = 16
 SMALLEST = 3  # rows of a group, if there are as many
+ROWS_AT_ONCE = 16_384  # so that memory stays bounded
 FLOOR = 1e-2  # of the mean squared difference of a column; keeps the logarithm above rounding
 
 
@@ -47,11 +48,22 @@ class RememberedRows(nn.Module):
             own: numbers of the remembered rows among `rows`, (m,); none is then measured against
                 itself, unless it is the only one.
         """
+        if own is None:
+            return self._measure(rows)
+        firsts = range(0, len(rows), ROWS_AT_ONCE)
+        batches = [
+            self._measure(rows[first : first + ROWS_AT_ONCE], own - first) for first in firsts
+        ]
+        return torch.cat(batches)
+
+    def _measure(self, rows: Tensor, own: Tensor | None = None) -> Tensor:
+        """Measure at once; numbers in `own` that are none of a row are of other batches."""
         remembered = self.rows.flatten(0, 1)
         lengths = remembered.square().sum(dim=1, keepdim=True)
         squared = torch.addmm(lengths, remembered, rows.T, alpha=-2)
         if own is not None and self.rows.shape[1] > 1:
-            squared[torch.arange(len(own)), own] = torch.inf
+            here = ((own >= 0) & (own < len(rows))).nonzero().squeeze(1)
+            squared[here, own[here]] = torch.inf
         nearest = squared.unflatten(0, self.rows.shape[:2]).amin(dim=1)
         nearest = (nearest + rows.square().sum(dim=1)).clamp(min=0) / rows.shape[1]
         return 0.5 * torch.log(nearest + FLOOR).T.contiguous()

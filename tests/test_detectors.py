@@ -530,6 +530,17 @@ def test_rows_are_remembered_equally_often_and_a_group_holds_different_ones(n):
     assert all(len(group.unique()) >= min(n, 2) for group in remembered.rows)
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 40, 700])
+def test_rows_are_measured_alike_however_many_at_once(n, monkeypatch):
+    rows = torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
+    remembered = RememberedRows(n, 3)
+    chosen = remembered.choose(n, torch.Generator().manual_seed(1))
+    remembered.remember(rows[chosen])
+    at_once = remembered(rows, chosen)
+    monkeypatch.setattr("detectors.remembered.ROWS_AT_ONCE", 7)
+    torch.testing.assert_close(remembered(rows, chosen), at_once)
+
+
 @pytest.mark.parametrize("n_known", [2, 5, 40])
 def test_neighbours_see_nothing_in_known_anomalies_of_noise(n_known):
     """Though what stands out in each column by chance is learned from these anomalies."""
