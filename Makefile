@@ -22,7 +22,7 @@ install: .venv/installed
 
 .venv/installed: requirements.txt requirements-dev.txt requirements-docs.txt pyproject.toml tests/plugin/pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -r requirements-dev.txt
+	$(BIN)/pip install --quiet --no-compile -r requirements-dev.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation ./tests/plugin
 	touch $@
