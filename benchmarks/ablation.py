@@ -36,6 +36,7 @@ ROWS: dict[str, tuple[str, Factory]] = {
     "random": ("random latents", partial(hydra, agent="random")),
     "gradient": ("gradient", partial(hydra, agent="gradient")),
     "swift-hydra": ("PPO (default)", OURS["swift-hydra"]),
+    "union": ("PPO and random latents", partial(hydra, agent="benchmarks.variants:UnionPPO")),
     "ungated": ("PPO, no feasibility gate", partial(hydra, agent="benchmarks.variants:UngatedPPO")),
     "single-minded": (
         "PPO, no diversity term",
@@ -63,6 +64,8 @@ ROWS: dict[str, tuple[str, Factory]] = {
 PAIRS = (
     ("swift-hydra", "mamba-moe"),
     ("swift-hydra", "random"),
+    ("union", "random"),
+    ("union", "swift-hydra"),
     ("swift-hydra", "ungated"),
     ("swift-hydra", "single-minded"),
     ("swift-hydra", "frozen-generator"),

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from agents.algorithms import find_algorithm, fit_batches
+from agents.controls import RandomAgent
 from detectors.mamba2 import Mamba2
 from detectors.mamba_expert import N_HEADS
 from detectors.mamba_moe import MambaMoEDetector
@@ -31,6 +32,20 @@ class DefaultPPO(PPO):
         """The arithmetic of the env that is acted in."""
         assert self.env is not None
         return self.env.get_attr("core")[0]
+
+
+class UnionPPO(DefaultPPO):
+    """PPO for half of the steps and random latents for the others: both look for successes."""
+
+    def __init__(self, env: VecEnv, seed: int, **arguments: Any) -> None:
+        super().__init__(env=env, seed=seed, **arguments)
+        self.random = RandomAgent(env, seed)
+
+    def learn(self, total_timesteps: int, *arguments: Any, **keywords: Any) -> Self:
+        """Learn for half a round, then wander; the loop resets the env before the next."""
+        super().learn(total_timesteps // 2, *arguments, **keywords)
+        self.random.learn(total_timesteps - total_timesteps // 2)
+        return self
 
 
 class OpenGate(FeasibilityGate):

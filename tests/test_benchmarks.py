@@ -372,6 +372,12 @@ def test_ungated_search_takes_every_candidate_for_feasible(rows):
     assert not isinstance(hardened.scenario.gate, OpenGate)
 
 
+def test_union_of_policies_shares_the_queries_equally(rows):
+    hardened = quickly(rows, algo="benchmarks.variants:UnionPPO", rounds=2, timesteps=1024)
+    assert all(record["queries"] == 1024 for record in hardened.history)
+    assert hardened.agent.num_timesteps == 1024
+
+
 def test_single_minded_search_has_no_diversity_term(rows):
     hardened = quickly(rows, algo="benchmarks.variants:SingleMindedPPO")
     assert hardened.agent.core.weights.diversity == 0
@@ -577,6 +583,7 @@ DIFFERING = {
     "background": {"rounds": 0},
     "random": {"agent": "random"},
     "gradient": {"agent": "gradient"},
+    "union": {"agent": "benchmarks.variants:UnionPPO"},
     "ungated": {"agent": "benchmarks.variants:UngatedPPO"},
     "single-minded": {"agent": "benchmarks.variants:SingleMindedPPO"},
     "frozen-generator": {"generator": "cvae-frozen"},
