@@ -118,15 +118,19 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
         return self
 
+    def _checked(self, X: np.ndarray) -> np.ndarray:
+        check_is_fitted(self, "detector_")
+        return validate_data(self, X, reset=False, dtype=np.float64)
+
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,)."""
-        check_is_fitted(self, "detector_")
-        return self.detector_.decision_function(validate_data(self, X, reset=False))
+        X = self._checked(X)
+        return self.detector_.decision_function(X)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the probabilities of normal and of anomaly, float64 (n, 2)."""
-        check_is_fitted(self, "detector_")
-        return self.detector_.predict_proba(validate_data(self, X, reset=False))
+        X = self._checked(X)
+        return self.detector_.predict_proba(X)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return 1 where the score exceeds `threshold_`, else 0, or the labels in their stead."""

@@ -89,10 +89,12 @@ def ablate(settings: GridSettings) -> None:
 
     results = run_grid(settings, {name: factory for name, (_, factory) in ROWS.items()})
     done = results[results["error"] == ""]
+    parts = by_protocol(done).items()
+    coverages = "; ".join(f"{protocol}: {coverage(part)}" for protocol, part in parts)
     sections = [
         "Bypasses are candidates that the detector calls normal; found are those also feasible and"
         " new, without a gate only new. p is the paired test against the row before.\n",
-        f"{coverage(done)}\n\n{markdown(summarise(done))}\n",
+        f"{coverages}\n\n{markdown(summarise(done))}\n",
         *(
             f"{markdown(table)}\n"
             for table in (differences(done), policy_ratios(done))

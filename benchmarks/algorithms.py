@@ -7,16 +7,21 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
 from tqdm import tqdm
 
+import detectors
 from agents.algorithms import ALGORITHMS, find_algorithm
+from benchmarks.settings import check_data
 from common.errors import check_at_least, run_command
-from common.files import write_json
+from common.files import check_file, write_json
 from common.registry import check_names
+
+if TYPE_CHECKING:
+    from data import Split
 
 COLUMNS = ("bypasses_per_1000", "successes_per_1000", "seconds", "auroc_before", "auroc_after")
 
@@ -57,28 +62,36 @@ def compare(settings: AlgorithmSettings) -> list[dict[str, Any]]:
         InputError: an unknown algorithm, set, protocol or detector.
     """
     from agents.report import format_table
-    from data import PROTOCOLS
+    from data import PROTOCOLS, load, split
 
+    check_data(settings.data)
+    check_file(settings.out, "--out")
     check_names("protocol", [settings.protocol], PROTOCOLS)
     check_at_least(settings, rounds=1, timesteps=1, seeds=1)
     for algo in settings.algos:
         find_algorithm(algo)
-    seeds = range(settings.seeds)
-    cells = [(d, a, s) for d in settings.data for a in settings.algos for s in seeds]
+    detectors.make(settings.detector)
+    tables = {source: load(source) for source in settings.data}
+    halves = {
+        (source, seed): split(table, settings.protocol, seed)
+        for source, table in tables.items()
+        for seed in range(settings.seeds)
+    }
     records = []
-    bar = tqdm(cells, unit="run")
-    for source, algo, seed in bar:
-        records.append(measure(source, algo, seed, settings))
+    bar = tqdm([(key, algo) for key in halves for algo in settings.algos], unit="run")
+    for (source, seed), algo in bar:
+        figures = measure(halves[source, seed], algo, seed, settings)
+        records.append({"data": source, "algo": algo, "seed": seed, **figures})
         bar.set_postfix(algo=algo, auroc=f"{records[-1]['auroc_after']:.3f}")
         write_json(settings.out, {"settings": described(settings), "runs": records})
-    for source in settings.data:
+    for source in tables:
         here = [record for record in records if record["data"] == source]
         print(format_table(f"{source}, {settings.protocol}", means(here), COLUMNS), end="\n\n")
     return records
 
 
-def measure(source: str, algo: str, seed: int, settings: AlgorithmSettings) -> dict[str, Any]:
-    """Harden on one set with one algorithm and seed, and score the held-out rows.
+def measure(halves: "Split", algo: str, seed: int, settings: AlgorithmSettings) -> dict[str, float]:
+    """Harden on one half of a set with one algorithm and seed, and score the other.
 
     `seconds` is the wall-clock time of the whole loop. Bypasses and successes are counted over all
     queries of the search, those of learning included.
@@ -88,9 +101,7 @@ def measure(source: str, algo: str, seed: int, settings: AlgorithmSettings) -> d
     from agents.hardening import harden
     from agents.monitor import totals
     from agents.settings import HardeningSettings
-    from data import load, split
 
-    halves = split(load(source), settings.protocol, seed)
     loop = HardeningSettings(
         detector=settings.detector, algo=algo, rounds=settings.rounds, timesteps=settings.timesteps
     )
@@ -103,9 +114,6 @@ def measure(source: str, algo: str, seed: int, settings: AlgorithmSettings) -> d
         for detector in (hardened.unhardened, hardened.scenario.detector)
     )
     return {
-        "data": source,
-        "algo": algo,
-        "seed": seed,
         "bypasses_per_1000": 1000 * total["bypasses"] / total["queries"],
         "successes_per_1000": 1000 * total["successes"] / total["queries"],
         "seconds": seconds,

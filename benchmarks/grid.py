@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from time import process_time
@@ -66,10 +67,10 @@ class Cell:
         return self.set, self.protocol, self.seed, self.method
 
 
-def find_sets(sources: Sequence[str], out: Path) -> dict[str, str]:
+def find_sets(sources: Sequence[str], out: Path, read_only: bool = False) -> dict[str, str]:
     """Name the sets of `sources`, cheapest first; a folder stands for its .npz files.
 
-    Their rows are noted in the folder `out`, see `note_rows`.
+    A digest of their rows is kept in the folder `out`, unless that is `read_only`.
 
     Returns:
         the source, as `data.load` takes it, of each name.
@@ -92,22 +93,34 @@ def find_sets(sources: Sequence[str], out: Path) -> dict[str, str]:
                 raise InputError(f"{found[name]} and {file} are both called {name}; rename one.")
             cost[name] = min(len(table.y), MAX_ROWS) * table.X.shape[1]
             digests[name] = sha256(table.X.tobytes() + table.y.tobytes()).hexdigest()
-    note_rows(digests, out)
+    check_digests(digests, out)
+    if not read_only:
+        for name, digest in digests.items():
+            write_json(digest_file(out, name), digest)
     return {name: found[name] for name in sorted(found, key=cost.__getitem__)}
 
 
-def note_rows(digests: Mapping[str, str], out: Path) -> None:
-    """Keep a digest of each set's rows in `sets`; raise `InputError` where it was another."""
-    files = {name: out / "sets" / f"{name}.json" for name in digests}
-    for name, file in files.items():
-        if file.exists() and read_json(file) != digests[name]:
+def check_digests(digests: Mapping[str, str], out: Path) -> None:
+    """Raise `InputError` where the folder `out` keeps results of other rows of the same name."""
+    for name, digest in digests.items():
+        file = digest_file(out, name)
+        changed = file.exists() and read_json(file) != digest
+        if changed and any(map(is_finished, out.glob(f"cells/*/{escape(name)}-*.json"))):
             raise InputError(
                 f"{out} keeps results of other rows called {name}; rename the set, or pass another"
                 " --out."
             )
-    for name, file in files.items():
-        if not file.exists():
-            write_json(file, digests[name])
+
+
+def digest_file(out: Path, name: str) -> Path:
+    """Return where the digest of a set's rows is kept."""
+    return out / "sets" / f"{name}.json"
+
+
+def is_finished(file: Path) -> bool:
+    """Tell whether a file of a cell keeps more than an error."""
+    kept = read_json(file)
+    return isinstance(kept, list) or not kept["error"]
 
 
 def run_grid(settings: GridSettings, table: Mapping[str, Factory]) -> pd.DataFrame:
@@ -130,13 +143,13 @@ def run_grid(settings: GridSettings, table: Mapping[str, Factory]) -> pd.DataFra
     names = settings.methods or tuple(table)
     check_names("method", names, table)
     methods = {} if settings.tables_only else find_methods(names, table)
-    sets = find_sets(settings.data, settings.out)
+    sets = find_sets(settings.data, settings.out, read_only=settings.tables_only)
     if not settings.tables_only:
         cells = [
             Cell(name, source, protocol, seed, method)
-            for seed in settings.seeds
+            for seed in dict.fromkeys(settings.seeds)
             for name, source in sets.items()
-            for protocol in settings.protocols
+            for protocol in dict.fromkeys(settings.protocols)
             for method in methods
         ]
         run_cells(cells, methods, settings.out, settings.workers)

@@ -73,7 +73,7 @@ def search(settings: SearchSettings) -> pd.DataFrame:
     cells = [
         (name, source, detector)
         for name, source in find_sets(settings.data, settings.out).items()
-        for detector in settings.detectors
+        for detector in dict.fromkeys(settings.detectors)
     ]
     with joblib.parallel_config("loky", n_jobs=settings.workers, inner_max_num_threads=1):
         jobs = (joblib.delayed(partial(kept_or_run, settings))(*cell) for cell in cells)
@@ -183,8 +183,12 @@ def summarise(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def median_ratio(records: pd.DataFrame, chance: pd.DataFrame, column: str) -> float:
-    """Return the median ratio of a column to that of `chance`, over sets where that is not 0."""
+    """Return the median ratio of a column to that of `chance`, over sets where that is not 0.
+
+    NaN where there are none; sets that only one of them attacked are left out.
+    """
     found, by_chance = (table.set_index("set")[column] for table in (records, chance))
+    found, by_chance = found.align(by_chance, join="inner")
     return (found / by_chance)[by_chance > 0].median()
 
 

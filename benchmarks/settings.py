@@ -39,8 +39,14 @@ class GridSettings:
             check_data(self.data)
         check_names("protocol", self.protocols, PROTOCOLS)
         check_at_least(self, workers=1)
-        if min(self.seeds, default=0) < 0:
-            raise InputError(f"A seed is {min(self.seeds)}; give at least 0.")
+        check_seeds(self.seeds)
+
+
+def check_seeds(seeds: tuple[int, ...]) -> None:
+    """Raise `InputError` where a seed is none that scikit-learn takes."""
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise InputError(f"A seed is {seed}; give at least 0 and below 2**32.")
 
 
 def check_data(sources: tuple[str, ...]) -> None:

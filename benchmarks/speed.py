@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
+from benchmarks.settings import check_seeds
 from common.errors import InputError, check_at_least, run_command
 from common.files import replacing
 from common.registry import check_names
@@ -98,6 +99,7 @@ class SpeedSettings:
         check_names("part", self.parts, PARTS)
         check_names("case", self.cases, [case.name for case in CASES])
         check_at_least(self, rounds=1)
+        check_seeds((self.seed,))
         chosen = [
             case
             for case in CASES

@@ -15,6 +15,7 @@ from sklearn.base import ClassifierMixin, OutlierMixin
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted
 
 import detectors
 from common.divisor import divisor
@@ -93,7 +94,7 @@ class AdaptedDetector(RefittedDetector):
         one_class = is_pyod_outlier(self.estimator_) or is_scikit_outlier(self.estimator_)
         with global_seed(self.seed_), refused_by(self.backend):
             if one_class:
-                fit(self.estimator_, scaled[y == 0], None, None)
+                fit(self.estimator_, scaled[y == 0], None, weight[y == 0])
             else:
                 fit(self.estimator_, scaled.copy(), y.copy(), weight)
         own = self._ask(scaled)
@@ -122,7 +123,8 @@ class AdaptedDetector(RefittedDetector):
 
         Those that `register` was given are not saved: `load` takes them from the registry.
         """
-        for name, value in (self.settings or {}).items():
+        check_is_fitted(self)
+        for name, value in (self.fitted_with_["settings"] or {}).items():
             if not is_plain(value):
                 raise InputError(
                     f"{self.backend} cannot be saved with {name}={value!r}, which JSON does not"
@@ -272,10 +274,10 @@ def takes_labels(estimator: Any) -> bool:
     return True
 
 
-def fit(estimator: Any, X: np.ndarray, y: np.ndarray | None, weight: np.ndarray | None) -> None:
+def fit(estimator: Any, X: np.ndarray, y: np.ndarray | None, weight: np.ndarray) -> None:
     """Fit on rows, float (n, d), and labels, int (n,); weights where `fit` takes them."""
     accepted = parameters(estimator.fit)
-    if weight is not None and "sample_weight" in accepted:
+    if "sample_weight" in accepted:
         estimator.fit(X, y, sample_weight=weight)
     else:
         estimator.fit(X, y)

@@ -38,13 +38,15 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
     and 1, the names are not known, and the training rows' scores are there only where they are
     fitted again.
 
-    Every backend takes `random_state`, of which training takes the integer `seed_`. `trainable` is
-    False where a backend can be queried but not retrained.
+    Every backend takes `random_state`, of which training takes the integer `seed_`. What is saved
+    are the settings that the last training had, `fitted_with_`. `trainable` is False where a
+    backend can be queried but not retrained.
     """
 
     trainable = True
     random_state: RandomState
     seed_: int
+    fitted_with_: dict[str, Any]
     threshold_: float
     n_features_in_: int
     classes_: np.ndarray
@@ -80,7 +82,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
             classes, *checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
             self.threshold_ = 0.0
             self._fit(*checked)
-            self.classes_ = classes
+            self.classes_, self.fitted_with_ = classes, self._params_with_seed()
             return self._score_training_rows(checked[0])
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -111,6 +113,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         with all_or_nothing(self):
             _, *checked = self._check_training(X, y, sample_weight, synthetic, reset=False)
             self._partial_fit(*checked)
+            self.fitted_with_ = self._params_with_seed()
             return self._score_training_rows(checked[0])
 
     def _score_training_rows(self, X: np.ndarray) -> Self:
@@ -276,3 +279,13 @@ def real_weights(y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> np
     real, anomaly = ~synthetic, y == 1
     taken_over = weight[anomaly].sum() / weight[anomaly & real].sum()
     return (np.where(anomaly, taken_over, 1.0)[real] * weight[real]).astype(np.float32)
+
+
+def relative_weights(y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weights, float (n,), of which those of rows labelled 0, where not 0, are about 1 in the mean.
+
+    CatBoost's sampling fails on small numbers, such as weights that sum to 1. They are divided by a
+    power of two, which rounds none.
+    """
+    mean = weight[(y == 0) & (weight > 0)].mean()
+    return weight / 2 ** np.round(np.log2(mean))

@@ -88,7 +88,7 @@ class MambaMoEDetector(Detector):
         learning_rate: float = 3e-3,
         contamination: float = 0.1,
         random_state: RandomState = 0,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         progress: bool = False,
     ) -> None:
         self.n_experts = n_experts
@@ -222,7 +222,8 @@ class MambaMoEDetector(Detector):
         """Write `settings.json` and `weights.safetensors`."""
         check_is_fitted(self)
         fitted = {name: getattr(self, name) for name in FITTED}
-        settings = {"params": self._params_with_seed(), "fitted": fitted}
+        params = {**self.fitted_with_, "device": str(self.fitted_with_["device"])}
+        settings = {"params": params, "fitted": fitted}
         write_json(Path(folder) / "settings.json", settings)
         save_weights(Path(folder) / "weights.safetensors", self.network_.state_dict())
 
@@ -245,20 +246,21 @@ class MambaMoEDetector(Detector):
             detector.network_.load_state_dict(weights)
         detector.classes_, detector.threshold_ = np.array([0, 1]), 0.0
         detector.seed_ = as_seed(detector.random_state)
+        detector.fitted_with_ = detector._params_with_seed()
         detector.network_.eval()
         return detector
 
 
-def is_usable(device: str) -> bool:
+def is_usable(device: str | torch.device) -> bool:
     """Tell whether torch knows a device and can put something on it."""
     try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
+        torch.empty(1, device=torch.device(device))
+    except (AssertionError, RuntimeError, TypeError):
         return False
     return True
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str | torch.device) -> torch.device:
     """Return torch's device of that name; raise `InputError` where it cannot be used."""
     if not is_usable(name):
         raise InputError(f"The torch device {name!r} is not there; take cpu, or one that is.")

@@ -40,7 +40,7 @@ class RefittedDetector(Detector):
     def save(self, folder: Path | str) -> None:
         """Write `settings.json` and the training rows, `rows.safetensors`."""
         check_is_fitted(self)
-        write_json(Path(folder) / "settings.json", self._params_with_seed())
+        write_json(Path(folder) / "settings.json", self.fitted_with_)
         rows = {name: torch.from_numpy(values) for name, values in self.training_rows_.items()}
         save_weights(Path(folder) / "rows.safetensors", rows)
 

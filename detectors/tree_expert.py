@@ -11,6 +11,8 @@ import torch
 from catboost import CatBoostClassifier
 from torch import Tensor, nn
 
+from detectors.base import relative_weights
+
 DEPTH = 6
 COLUMN_SHARE = 0.3  # of the columns that a split is chosen from: few labels, many columns
 BORDERS = 64  # of a column at most: trees then share more questions
@@ -75,7 +77,7 @@ class TreeExperts(nn.Module):
         self.leaf[trees], self.bias[number] = 0, 0
         if rows.std(dim=0).any():
             booster = make_booster(trees.stop - trees.start, seed)
-            booster.fit(rows.cpu().numpy(), y, sample_weight=weight)
+            booster.fit(rows.cpu().numpy(), y, sample_weight=relative_weights(y, weight))
             self._take(number, trees, as_json(booster))
         self.find_questions()
         return self

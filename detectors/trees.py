@@ -1,23 +1,28 @@
 """Tree ensembles as black boxes: they are refitted, and only their log-odds are seen."""
 
 from abc import abstractmethod
+from numbers import Integral
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from catboost import CatBoostClassifier
 from sklearn.ensemble import ExtraTreesClassifier
 
-from common.errors import InputError
+from common.divisor import divisor
+from common.errors import InputError, check_at_least
 from common.randomness import RandomState
-from detectors.base import real_weights
+from common.scaling import FLOAT32_MAX
+from detectors.base import real_weights, relative_weights
 from detectors.log_odds import class_log_odds, vote_log_odds
 from detectors.memory import synthetic_trust
 from detectors.refitted import RefittedDetector
 
 TRUST_WEIGHT = 4.0
 FAST_LEARNING = 0.1
-FAR = 1000  # deviations between 0 and a column's mean, from which on float32 blurs it
+FAR = 1000  # spreads between 0 and a column's median, from which on float32 blurs it
+TINY = 1e-3  # a spread; scikit-learn's trees do not part values within 1e-7
 
 
 class TreesDetector(RefittedDetector):
@@ -27,8 +32,16 @@ class TreesDetector(RefittedDetector):
     log-odds are the mean of both, weighted 1 and 4 times the trust in synthetic rows
     (`Memory.fit`): a few real anomalies keep their say among thousands of synthetic ones.
 
-    Trees see float32, so columns that lie far from 0, such as Unix seconds, are centred before.
+    Trees see float32 and its steps: columns that lie far from 0, such as Unix seconds, are centred
+    before, and those of tiny numbers divided by their spread.
     """
+
+    n_jobs: int | None
+
+    def check_settings(self) -> None:
+        """Raise `InputError` where a setting is out of range."""
+        if self.n_jobs is not None and not (isinstance(self.n_jobs, Integral) and self.n_jobs):
+            raise InputError(f"n_jobs is {self.n_jobs!r}; give None, or a whole number but 0.")
 
     def check_rows(self, X: np.ndarray) -> None:
         """Raise `InputError` where the classifier cannot learn from real rows `X`, (n, d)."""
@@ -48,12 +61,13 @@ class TreesDetector(RefittedDetector):
     def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
+        self.check_settings()
         X_real, y_real, real_weight = real_rows(self.training_rows_)
-        origin = far_means(X_real)
-        centred = X_real - origin
-        self.check_rows(centred)
-        self.fitted_with_, self.origin_ = self._params_with_seed(), origin
-        self.of_real_ = self.make_classifier().fit(centred, y_real, sample_weight=real_weight)
+        self.origin_, self.unit_ = origin_and_unit(X_real)
+        seen = self._as_seen(X_real)
+        self.check_rows(seen)
+        real_weight = relative_weights(y_real, real_weight)
+        self.of_real_ = self.make_classifier().fit(seen, y_real, sample_weight=real_weight)
         self._learn_synthetic(X, y, weight, synthetic)
 
     def _partial_fit(
@@ -76,12 +90,16 @@ class TreesDetector(RefittedDetector):
             trust = synthetic_trust(X[~synthetic], y[~synthetic], self.seed_)
             self.share_ = TRUST_WEIGHT * trust
         if self.share_:
-            self.of_all_ = self.make_synthetic_learner().fit(
-                X - self.origin_, y, sample_weight=weight
-            )
+            learner, weight = self.make_synthetic_learner(), relative_weights(y, weight)
+            self.of_all_ = learner.fit(self._as_seen(X), y, sample_weight=weight)
+
+    def _as_seen(self, X: np.ndarray) -> np.ndarray:
+        """Bring rows, (n, d), to where float32 tells them apart."""
+        with np.errstate(over="ignore"):
+            return ((X - self.origin_) / self.unit_).clip(-FLOAT32_MAX, FLOAT32_MAX)
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
-        X = X - self.origin_
+        X = self._as_seen(X)
         of_real = self.ask(self.of_real_, X)
         if self.of_all_ is None:
             return of_real
@@ -94,13 +112,17 @@ def real_rows(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.n
     return rows["X"][~synthetic], y[~synthetic], real_weights(y, rows["weight"], synthetic)
 
 
-def far_means(X: np.ndarray) -> np.ndarray:
-    """Return the means of the columns of `X`, float (n, d), that lie far from 0, and 0 for others.
+def origin_and_unit(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what is subtracted from columns, and what they are then divided by, float64 (d,) each.
 
-    A deviation of such a column is less than 2 ** 14 steps of float32.
+    These are the medians of the columns of `X`, float (n, d), that lie far from 0, and the spreads
+    of those that hardly spread; 0 and 1 for the others. A spread is the distance of the quartiles,
+    which few odd values do not move, or where that is 0 the standard deviation.
     """
-    mean = X.mean(axis=0)
-    return np.where(np.abs(mean) > FAR * X.std(axis=0), mean, 0.0)
+    low, median, high = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
+    spread = divisor(np.where(high > low, high - low, X.std(axis=0)), X)
+    origin = np.where(np.abs(median) > FAR * spread, median, 0.0)
+    return origin, np.where(spread < TINY, spread, 1.0)
 
 
 class ExtraTreesDetector(TreesDetector):
@@ -113,20 +135,24 @@ class ExtraTreesDetector(TreesDetector):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
+    def check_settings(self) -> None:
+        """Raise `InputError` where there is no tree, or a setting is out of range."""
+        super().check_settings()
+        check_at_least(self, n_estimators=1)
+
     def make_classifier(self) -> ExtraTreesClassifier:
         """Return the unfitted forest."""
         return ExtraTreesClassifier(**self._params_with_seed())
 
     def ask(self, classifier: ExtraTreesClassifier, X: np.ndarray) -> np.ndarray:
         """Average the trees' votes without the forest's overhead, which dominates on few rows."""
-        with np.errstate(over="ignore"):
-            rows = X.astype(np.float32)
+        rows = X.astype(np.float32)
         votes = (tree.tree_.predict(rows)[:, 1] for tree in classifier.estimators_)
         return vote_log_odds(sum(votes, np.zeros(len(rows))) / len(classifier.estimators_))
 
 
 class CatBoostDetector(TreesDetector):
-    """`catboost.CatBoostClassifier`; `n_jobs` is its `thread_count`, by default torch's threads."""
+    """`catboost.CatBoostClassifier`; `n_jobs` is by default the number of torch's threads."""
 
     def __init__(
         self, iterations: int = 500, n_jobs: int | None = None, random_state: RandomState = 0
@@ -134,6 +160,11 @@ class CatBoostDetector(TreesDetector):
         self.iterations = iterations
         self.n_jobs = n_jobs
         self.random_state = random_state
+
+    def check_settings(self) -> None:
+        """Raise `InputError` where there is no tree, or a setting is out of range."""
+        super().check_settings()
+        check_at_least(self, iterations=1)
 
     def check_rows(self, X: np.ndarray) -> None:
         """Raise `InputError` where no column varies in float32."""
@@ -163,4 +194,4 @@ class CatBoostDetector(TreesDetector):
         return class_log_odds(log_probability)
 
     def _n_threads(self) -> int:
-        return self.n_jobs or torch.get_num_threads()
+        return joblib.effective_n_jobs(self.n_jobs) if self.n_jobs else torch.get_num_threads()

@@ -22,6 +22,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import OneClassSVM
 from sklearn.tree import DecisionTreeClassifier
 
 import common.registry
@@ -857,6 +858,15 @@ def test_foreign_class_gets_weights_and_columns_in_units_of_the_real_rows(rows):
     scaled = StandardScaler().fit(rows[0]).transform(X)
     own = LogisticRegression().fit(scaled, y, sample_weight=weight)
     np.testing.assert_array_equal(detector.estimator_.coef_, own.coef_)
+
+
+def test_outlier_detectors_get_weights_where_they_take_them(rows):
+    X, y = rows
+    weight = np.where(np.arange(len(y)) % 2, 1e-3, 1.0)
+    detector = detectors.make("sklearn:svm.OneClassSVM").fit(X, y, weight)
+    scaled, normal = StandardScaler().fit(X).transform(X), y == 0
+    own = OneClassSVM().fit(scaled[normal], sample_weight=weight[normal])
+    np.testing.assert_array_equal(detector.estimator_.dual_coef_, own.dual_coef_)
 
 
 def test_hardened_outlier_detectors_trees_learn_by_weight(rows):

@@ -1,6 +1,7 @@
 """The comparison of algorithms, on a small scale."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -39,11 +40,22 @@ def test_every_algorithm_is_measured_on_every_set(tmp_path, capsys):
     assert all(name.replace("_", " ") in printed for name in COLUMNS)
 
 
-def test_unknown_algorithm_is_refused_before_anything_runs(tmp_path):
-    settings = AlgorithmSettings(algos=("ppo", "pppo"), out=tmp_path / "figures.json")
-    with pytest.raises(InputError, match="did you mean ppo"):
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"algos": ("ppo", "pppo")}, "did you mean ppo"),
+        ({"data": ("wine", "nosuch")}, "nosuch"),
+        ({"data": ()}, "There is no data"),
+        ({"detector": "catbost"}, "did you mean catboost"),
+        ({"out": Path()}, "is a folder"),
+    ],
+)
+def test_what_is_not_there_is_refused_before_anything_runs(tmp_path, monkeypatch, wrong, told):
+    monkeypatch.setattr("agents.hardening.harden", None)
+    settings = AlgorithmSettings(**{"data": ("wine",), "out": tmp_path / "figures.json", **wrong})
+    with pytest.raises(InputError, match=told):
         compare(settings)
-    assert not settings.out.exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_figures_of_an_algorithm_are_means_over_its_seeds():
@@ -72,7 +84,7 @@ def test_a_record_tells_of_the_held_out_rows_before_and_after(monkeypatch):
 
     monkeypatch.setattr("agents.hardening.harden", harden)
     settings = AlgorithmSettings(protocol="few", detector="catboost", rounds=3, timesteps=99)
-    record = measure("breast-cancer", "a2c", 1, settings)
+    record = measure(halves, "a2c", 1, settings)
     aurocs = [roc_auc_score(halves.y_test, halves.X_test[:, column]) for column in (1, 0)]
     assert [record["auroc_before"], record["auroc_after"]] == pytest.approx(aurocs)
     assert [record["bypasses_per_1000"], record["successes_per_1000"]] == [40, 3]

@@ -81,6 +81,8 @@ def test_tables_hold_medians_and_multiples_of_the_first_case():
         ({"cases": ("mamba-mo",)}, "did you mean mamba-moe"),
         ({"parts": ("env",), "cases": ("mamba-moe",)}, "No case of --cases is of the part env"),
         ({"rounds": 0}, "give at least 1"),
+        ({"seed": -1}, "give at least 0"),
+        ({"seed": 2**32}, "below 2"),
     ],
 )
 def test_bad_settings_are_one_sentence(settings, reason):

@@ -189,6 +189,27 @@ def test_other_rows_of_the_same_name_are_refused(settings, tmp_path):
     with pytest.raises(InputError, match=r"other rows called mine; .* another --out"):
         run_grid(mine, table)
     assert len(fits) == 1
+    assert len(run_grid(replace(mine, out=tmp_path / "another"), table)) == 1
+
+
+def test_rows_of_which_nothing_was_finished_may_change(settings, tmp_path):
+    table, _ = first_column()
+    file = tmp_path / "mine.npz"
+    X, y = blobs()
+    np.savez(file, X=np.where(y[:, None], 9, X), y=y)  # anomalies that are all alike
+    mine = replace(settings, data=(str(file),), protocols=("full",), seeds=(0,))
+    assert run_grid(mine, table)["error"].all()
+    np.savez(file, X=X, y=y)
+    assert not run_grid(mine, table)["error"].any()
+    np.savez(file, X=X + 1, y=y)
+    with pytest.raises(InputError, match="other rows called mine"):
+        run_grid(mine, table)
+
+
+def test_tables_alone_leave_nothing_where_there_are_none(settings, tmp_path):
+    with pytest.raises(InputError, match="holds none of these cells"):
+        run_grid(replace(settings, tables_only=True, out=tmp_path / "typo"), first_column()[0])
+    assert not (tmp_path / "typo").exists()
 
 
 def test_method_whose_package_is_missing_is_refused_before_anything_runs(settings):
@@ -435,6 +456,19 @@ def test_ablation_tests_each_row_against_the_one_before():
     assert ratios.loc["mamba-moe"].tolist() == pytest.approx([6, 6.0])
 
 
+def test_ablation_says_which_sets_each_protocol_is_of(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ablation, "ROWS", {"mamba-moe": ("first", Remembering)})
+    settings = GridSettings(("wine",), (), ("full", "few"), (0,), workers=1, out=tmp_path)
+    ablation.ablate(settings)
+    ablation.ablate(replace(settings, data=("breast-cancer",), protocols=("full",)))
+    ablation.ablate(replace(settings, data=(), tables_only=True))
+    told = capsys.readouterr().out
+    assert (
+        "full: 2 of 2 sets, seeds 0; few: 1 of 1 sets, seeds 0; mean of the protocols: 1 of 2"
+        in told
+    )
+
+
 def test_accuracy_command_writes_csv_and_tables(tmp_path):
     where = ["--protocols", "full", "few", "--seeds", 0, "--out", tmp_path]
     methods = ["--methods", "logistic-regression", "unhardened-extra-trees"]
@@ -542,6 +576,28 @@ def test_search_refuses_what_it_cannot_do(settings, reason, tmp_path):
     with pytest.raises(InputError, match=reason):
         search(SearchSettings(**{"data": ("wine",), "out": tmp_path, **settings}))
     assert not list(tmp_path.iterdir())
+
+
+def test_search_takes_a_detector_that_is_named_twice_once(rows, tmp_path, monkeypatch):
+    quick = partial(HardeningSettings, generator="background", rounds=0)
+    monkeypatch.setattr("agents.settings.HardeningSettings", quick)
+    twice = ("extra-trees", "extra-trees")
+    settings = SearchSettings(("wine",), twice, (), timesteps=64, workers=1, out=tmp_path)
+    assert search(settings)["sets"].tolist() == [1]
+
+
+def test_search_compares_on_the_sets_that_both_policies_attacked():
+    records = [
+        {**kept_search(algo, 1000, bypasses, 1), "set": name}
+        for algo, name, bypasses in [
+            ("random", "a", 10),
+            ("ppo", "a", 50),
+            ("ppo", "b", 99),
+            ("random", "c", 10),
+        ]
+    ]
+    table = summarise_search(pd.DataFrame(records))
+    assert table.loc["extra-trees, ppo", "bypasses, times random's"] == 5
 
 
 def test_search_leaves_out_sets_on_which_the_random_policy_finds_nothing():

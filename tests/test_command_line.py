@@ -173,6 +173,12 @@ def test_written_text_is_read_back(tmp_path, text):
     assert '"plain"' not in (tmp_path / "rows.csv").read_text()
 
 
+def test_bytes_that_are_no_text_are_written(tmp_path):
+    table = pd.DataFrame({"hash": [b"\xff\xfe", b"ab"], "a": [1.5, 2.0]})
+    write_csv(table, tmp_path / "rows.csv")
+    assert pd.read_csv(tmp_path / "rows.csv")["hash"].tolist() == [str(b"\xff\xfe"), str(b"ab")]
+
+
 def test_a_name_that_is_no_text_is_in_the_command_that_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--data", "gr\udcf6sse.csv"])
     folder = train(TrainConfig(data="wine", out=tmp_path, **UNHUNTED))

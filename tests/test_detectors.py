@@ -360,6 +360,69 @@ def test_times_that_float32_does_not_tell_apart_are_told_apart(id):
     assert hardened.decision_function(np.array([[1.7e9 + 5]])) < 0
 
 
+@pytest.mark.parametrize("id", ["mamba-moe", "extra-trees", "catboost"])
+def test_a_few_zeros_for_missing_times_leave_the_others_apart(id):
+    rng, y = np.random.default_rng(0), np.arange(400) % 2
+    X = 1.7e9 + rng.integers(0, 10, (400, 1)) + 20 * y[:, None]
+    X[rng.choice(400, 20, replace=False)] = 0
+    detector = detectors.make(id, **QUICK[id]).fit(X, y)
+    later = detector.decision_function(np.array([[1.7e9 + 5], [1.7e9 + 25]]))
+    assert later[0] < later[1]
+
+
+@pytest.mark.parametrize("id", ["mamba-moe", "extra-trees", "catboost"])
+@pytest.mark.parametrize("unit", [1e-9, 1e-30, 1e30])
+def test_what_a_column_is_measured_in_does_not_matter(rows, id, unit):
+    X, y = rows
+    detector = detectors.make(id, **QUICK[id]).fit(*replay_set(unit * X, y, 3 * unit * X[:50], 0.1))
+    assert roc_auc_score(y, detector.decision_function(unit * X)) > 0.9
+    assert np.isfinite(detector.decision_function(np.full((1, 4), 1e300))).all()
+
+
+@pytest.mark.parametrize("id", BACKENDS)
+def test_weights_count_relative_to_each_other(rows, fitted, id):
+    """Such as weights that sum to 1 in a large table."""
+    X, y = rows
+    detector = detectors.make(id, **QUICK[id]).fit(X, y, 2.0**-30 * sqrt_balanced_weights(y))
+    np.testing.assert_allclose(
+        detector.decision_function(X), fitted[id].decision_function(X), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("id", "later"),
+    [
+        ("mamba-moe", {"n_bins": 3, "n_trees": 7, "random_state": 5}),
+        ("extra-trees", {"n_estimators": 9, "random_state": 5}),
+        ("pyod:KNN", {"settings": {"n_neighbors": 1}}),
+    ],
+)
+def test_settings_of_the_next_fit_are_not_saved_with_this_one(rows, tmp_path, id, later):
+    detector = detectors.make(id, **QUICK.get(id, {})).fit(*rows)
+    scores = detector.decision_function(rows[0])
+    detector.set_params(**later).save(tmp_path / "first")
+    loaded = detectors.load(id, tmp_path / "first")
+    np.testing.assert_allclose(loaded.decision_function(rows[0]), scores, atol=1e-5)
+    loaded.save(tmp_path / "second")
+    again = detectors.load(id, tmp_path / "second").decision_function(rows[0])
+    np.testing.assert_allclose(again, scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("id", "setting"),
+    [
+        ("extra-trees", {"n_estimators": 0}),
+        ("catboost", {"iterations": -3}),
+        ("catboost", {"iterations": "many"}),
+        ("extra-trees", {"n_jobs": 0}),
+        ("catboost", {"n_jobs": 2.5}),
+    ],
+)
+def test_settings_of_the_trees_out_of_range_are_refused(rows, id, setting):
+    with pytest.raises(InputError, match=f"{next(iter(setting))} is .*; give"):
+        detectors.make(id, **setting).fit(*rows)
+
+
 @pytest.mark.parametrize("bank", [np.empty((0, 2)), np.random.default_rng(0).normal(size=(9, 2))])
 def test_catboost_without_a_column_that_varies_is_one_sentence(bank):
     rows = replay_set(np.full((20, 2), 0.1), np.arange(20) % 2, bank, 0.1)
@@ -447,6 +510,17 @@ def test_model_of_a_device_that_is_not_there_is_loaded_on_the_cpu(fitted, tmp_pa
     settings["params"]["device"] = "abacus"
     write_json(tmp_path / "settings.json", settings)
     assert detectors.load("mamba-moe", tmp_path).device == "cpu"
+
+
+def test_a_device_may_be_torchs_own(rows, tmp_path):
+    device = torch.device("cpu")
+    detector = MambaMoEDetector(steps=2, n_trees=2, device=device).fit(*rows)
+    detector.save(tmp_path)
+    loaded = MambaMoEDetector.load(tmp_path)
+    expected = detector.decision_function(rows[0])
+    np.testing.assert_array_equal(loaded.decision_function(rows[0]), expected)
+    with pytest.raises(InputError, match="torch device None is not there"):
+        MambaMoEDetector(device=None).fit(*rows)
 
 
 def test_flagship_calls_at_most_one_training_normal_in_ten_an_anomaly(rows):

@@ -31,6 +31,13 @@ def test_vocabulary(fitted, rows):
     assert fitted.n_features_in_ == X.shape[1]
 
 
+def test_numbers_written_as_text_are_taken(fitted, rows):
+    text = rows[0].astype(str)
+    expected = fitted.decision_function(rows[0])
+    np.testing.assert_array_equal(fitted.decision_function(text), expected)
+    np.testing.assert_array_equal(fitted.predict_proba(text), fitted.predict_proba(rows[0]))
+
+
 def test_bank_and_history_tell_what_was_kept(fitted, rows):
     assert fitted.bank_.shape[1] == rows[0].shape[1]
     assert fitted.bank_.dtype == np.float64
