@@ -81,21 +81,20 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     Prints two tables and returns their figures.
     """
     from agents.report import detection_metrics
-    from agents.runs import find_run, open_run
     from envs.registration import find_env, registered_settings
 
     name, backend = find_env(config.env_id)
     wanted = None if name == FLAGSHIP else backend
-    run = open_run(config.run, wanted) if config.run else find_run(config.runs, wanted)
+    settings = {**DEFAULTS, **registered_settings(name)}
+    run = chosen_run(config, settings, wanted)
     if run is None:
-        settings = {**DEFAULTS, **registered_settings(name)}
         kind = "run" if wanted is None else f"run of {wanted}"
         print(
             f"No {kind} in {config.runs}: playing the controls on {settings['data']}, unhardened.\n"
         )
         scenarios, X_test, y_test = default_scenario(settings)
     else:
-        run.check_backend()
+        run.check_parts()
         print(f"Run {run.folder}, {run.config['detector']}\n")
         scenarios, X_test, y_test = both_scenarios(run)
     figures: dict[str, Any] = {
@@ -108,6 +107,19 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     }
     print_tables(name, figures)
     return figures
+
+
+def chosen_run(
+    config: EvaluateConfig, settings: dict[str, Any], backend: str | None
+) -> "Run | None":
+    """Return the run that was asked for, else the env's own, else the latest of the backend."""
+    from agents.runs import find_run, open_run
+
+    if config.run:
+        return open_run(config.run, backend)
+    if "run" in settings:
+        return open_run(Path(settings["run"]))
+    return find_run(config.runs, backend)
 
 
 def print_tables(name: str, figures: dict[str, Any]) -> None:

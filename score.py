@@ -60,7 +60,7 @@ def score(config: ScoreConfig) -> None:
     run = open_run(config.run) if config.run else find_run(config.runs)
     if run is None:
         raise InputError(f"No run in {config.runs}; write one with train.py, or pass --run.")
-    run.check_backend()
+    run.check_parts()
     names = run.feature_names()
     prefix = "" if set(ADDED).isdisjoint(names) else "hydra_"
     added = [prefix + name for name in ADDED]

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.algorithms import find_algorithm, fit_batches
-from common.errors import InputError, one_line
+from common.errors import InputError, described, one_line
 from common.files import read_json, reading_saved, write_json
 from common.randomness import global_seed
 from common.registry import load_attribute
@@ -65,6 +66,10 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
     except AssertionError as error:  # with which Stable-Baselines3 refuses a space
         reason = one_line(error)
         raise InputError(f"The algorithm {algo!r} does not fit the env: {reason}") from error
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"The algorithm {algo!r} fails ({described(error)}); mend it.") from error
     for name in NEEDED:
         if not hasattr(agent, name):
             raise InputError(f"The algorithm {algo!r} has no {name}, which the loop needs; add it.")
@@ -76,6 +81,8 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
                 f"{name} of the algorithm {algo!r} must take a further argument, or **unused, for"
                 f" the loop passes {', '.join(passed)} ({error})."
             ) from error
+    if tensorboard_log is None and hasattr(agent, "set_logger"):
+        agent.set_logger(Logger(None, []))  # by default each `learn` makes a folder for nothing
     return agent
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from common.errors import InputError
+from common.errors import InputError, one_line
 from envs.core import LatentCore
 
 
@@ -68,11 +68,26 @@ class GradientAgent(Control):
     ) -> tuple[np.ndarray, None]:
         """Return the scaled gradient at the observed latents."""
         core: LatentCore = self.env.get_attr("core")[0]
-        z = torch.tensor(observation[:, : core.latent_dim], requires_grad=True)
-        (gradient,) = torch.autograd.grad(potential(core, z).sum(), z)
-        gradient = gradient.nan_to_num()  # a distance has none where it is 0
+        gradient = slope(core, torch.tensor(observation[:, : core.latent_dim]))
         largest = gradient.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
         return (gradient / largest).numpy(), None
+
+
+def slope(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of the reward's potential at latents, float32 (n, L) both.
+
+    Raises:
+        InputError: the detector or the generator is not differentiable.
+    """
+    z = z.detach().clone().requires_grad_()
+    try:
+        (gradient,) = torch.autograd.grad(potential(core, z).sum(), z)
+    except RuntimeError as error:
+        raise InputError(
+            f"--algo gradient needs a differentiable generator, which"
+            f" {type(core.generator).__name__} is not ({one_line(error)}); take --algo ppo."
+        ) from error
+    return gradient.nan_to_num()  # a distance has none where it is 0
 
 
 def potential(core: LatentCore, z: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,7 @@ from envs.rewards import RewardWeights
 from envs.sb3 import SB3VecEnv
 from envs.scenario import Scenario
 from envs.vector import LatentAnomalyVectorEnv
+from generators.base import fitted, refitted
 
 EARLY_DIVERSITY = 0.2
 
@@ -84,7 +85,7 @@ def harden(
             " in the bank, but it is not retrained.",
             stacklevel=2,
         )
-    generator.fit(X, y)
+    generator = fitted(generator, X, y)
     scenario = Scenario.assemble(X, y, generator, unhardened, draw_seed(rng))
     bank = background_bank(scenario, settings.n_background, rng)
     live = make_detector(settings, detector_seed).fit(
@@ -157,7 +158,7 @@ class Search:
         """Go on training the generator on real rows and the bank."""
         X, y = self.scenario.X, self.scenario.y
         combined = replay_set(X, y, self.core.bank, self.settings.synthetic_weight)
-        self.core.replace_generator(self.core.generator.partial_fit(*combined[:2]))
+        self.core.replace_generator(refitted(self.core.generator, *combined[:2]))
 
 
 def make_detector(settings: HardeningSettings, seed: int) -> Detector:

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import VectorEnv, VectorWrapper
 
 from agents.agent import make_agent
+from agents.controls import slope
 from agents.monitor import SearchMonitor
+from common.errors import InputError
 from common.randomness import draw_seed, global_seed
 from envs.retrain import VectorDetectorRetrainWrapper
 from envs.sb3 import SB3VecEnv
@@ -18,10 +20,15 @@ class Arena:
 
     Args:
         env: a `LatentAnomalyVectorEnv`; its detector stays as it is.
+
+    Raises:
+        InputError: a wrapper around the env retrains its detector.
     """
 
     def __init__(self, env: VectorEnv) -> None:
+        refuse_retraining(env)
         self.collector = VectorDetectorRetrainWrapper(env, retrain_every=None)
+        self.collector.core.settle()
         self.monitor = SearchMonitor(self.collector)
         self.env = SB3VecEnv(self.monitor)
 
@@ -33,18 +40,29 @@ class Arena:
         """
         self.env.seed(draw_seed(np.random.default_rng(seed)))
         observations: Any = self.env.reset()
+        self.collector.forget()
         self.monitor.start(None, quota=-(-episodes // self.env.num_envs))
         state, starts = None, np.ones(self.env.num_envs, dtype=bool)
         with global_seed(seed):
             while self.monitor.left.any():
-                actions, state = agent.predict(observations, state=state, episode_start=starts)
+                answer = agent.predict(observations, state=state, episode_start=starts)
+                if not isinstance(answer, tuple) or len(answer) != 2:
+                    raise InputError(
+                        f"predict of {type(agent).__name__} must return actions and a state, which"
+                        " may be None."
+                    )
+                actions, state = answer
                 observations, _, starts, _ = self.env.step(actions)
         return self.summary()
 
     def controls(self) -> list[str]:
         """Name the algorithms that need no training and fit the env's detector."""
-        differentiable = hasattr(self.collector.core.detector, "log_odds")
-        return ["random", "gradient"] if differentiable else ["random"]
+        core = self.collector.core
+        try:
+            slope(core, core.z)
+        except InputError:
+            return ["random"]
+        return ["random", "gradient"]
 
     def play_control(self, name: str, episodes: int, seed: int) -> dict[str, float | None]:
         """Play one of the algorithms that need no training."""
@@ -76,3 +94,11 @@ class Arena:
         scaled = gate.scaler(np.stack(found))
         apart = torch.cdist(scaled, scaled).fill_diagonal_(torch.inf)
         return float(apart.amin(dim=1).mean() / gate.radius)
+
+
+def refuse_retraining(env: VectorEnv) -> None:
+    """Raise `InputError` where one of the wrappers around an env retrains its detector."""
+    while isinstance(env, VectorWrapper):
+        if isinstance(env, VectorDetectorRetrainWrapper):
+            raise InputError("What is retrained cannot be measured; pass the env inside, its .env.")
+        env = env.env

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 import detectors
+import generators
 from agents.agent import save_agent
 from agents.hardening import Hardened
 from common.errors import InputError
@@ -17,7 +18,6 @@ from common.files import read_json, reading_saved, replacing, write_json
 from common.weights import load_weights, save_weights
 from data import Split, Table
 from detectors.base import Detector
-from envs.scenario import modified
 
 NEEDED_SETTINGS: dict[str, type | tuple[type, ...]] = {
     "detector": str,
@@ -49,17 +49,21 @@ class Run:
             raise InputError(f"{self.folder / 'columns.json'} is no list of names; train again.")
         return names
 
-    def check_backend(self) -> None:
-        """Raise `InputError` where the detector is unknown, with the plugins that brought it."""
-        try:
-            detectors.registry.spec(self.config["detector"])
-        except InputError as error:
-            if not self.config.get("plugin"):
-                raise
-            raise InputError(
-                f"The run {self.folder} hardened {self.config['detector']}, which is a plugin's;"
-                f" pass --plugin {' '.join(self.config['plugin'])}."
-            ) from error
+    def check_parts(self) -> None:
+        """Raise `InputError` where one is unknown, with the plugins that brought it."""
+        for part, registry in (
+            ("detector", detectors.registry),
+            ("generator", generators.registry),
+        ):
+            try:
+                registry.spec(self.config[part])
+            except InputError as error:
+                if not self.config.get("plugin"):
+                    raise
+                raise InputError(
+                    f"The {part} of the run {self.folder}, {self.config[part]}, is a plugin's;"
+                    f" pass --plugin {' '.join(self.config['plugin'])}."
+                ) from error
 
     def detector(self, name: str = "detector") -> Detector:
         """Load the hardened detector, or `unhardened`, the one before."""
@@ -125,7 +129,8 @@ def find_run(root: Path, backend: str | None = None) -> Run | None:
     That is told by the time of its config, so that a run folder can be renamed. Folders that are no
     runs of this version are left out, with a warning.
     """
-    for path in sorted(root.glob("*/config.json"), key=modified, reverse=True):
+    configs = [path for path in root.glob("*/config.json") if path.is_file()]
+    for path in sorted(configs, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             run = open_run(path.parent)
         except (InputError, OSError) as error:

@@ -6,7 +6,8 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
@@ -53,6 +54,25 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__} in {where}: {one_line(error)}"
 
 
+@contextmanager
+def refused_by(name: str, kind: str) -> Iterator[None]:
+    """Turn errors of somebody else's class into an `InputError`.
+
+    A `ValueError` is taken for a refusal of the rows that the class was given.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        said = one_line(error).rstrip(".")
+        raise InputError(f"{name} refuses the rows: {said}; take another {kind}.") from error
+    except Exception as error:
+        raise InputError(
+            f"{name} fails ({described(error)}); mend it or take another {kind}."
+        ) from error
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line; an `InputError` becomes one line on stderr and exit code 2.
 
@@ -71,22 +91,24 @@ def run_command(main: Callable[[], None]) -> None:
     def showwarning(message: Any, *_args: Any, **_kwargs: Any) -> None:
         tell_once(f"warning: {one_line(message)}")
 
-    code = 128 + signal.SIGINT
+    code = 0
 
     def end(number: int, _frame: Any) -> None:
         nonlocal code
         code = 128 + number
-        sys.exit(code)
+        raise KeyboardInterrupt
 
     warnings.showwarning = showwarning
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, end)
     try:
         main()
-    except KeyboardInterrupt:  # CatBoost makes one of any other end
-        print("interrupted", file=sys.stderr)
-        sys.exit(code)
-    except (InputError, OSError) as error:
+    except BaseException as error:
+        if code or isinstance(error, KeyboardInterrupt):  # imports make other errors of one
+            print("interrupted", file=sys.stderr)
+            sys.exit(code or 128 + signal.SIGINT)
+        if not isinstance(error, InputError | OSError):
+            raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -141,9 +141,11 @@ class Registry(Generic[T]):
         """Register `id` as `module:Class`; the same registration twice is harmless.
 
         Raises:
-            InputError: `id` already stands for something else, a listener refuses it, or
-                `entry_point` is no text.
+            InputError: `id` already stands for something else, a listener refuses it, or one of
+                the two is no text.
         """
+        if not isinstance(id, str):
+            raise InputError(f"The id {id!r} is no text; give a name for the {self.kind}.")
         if not isinstance(entry_point, str):
             raise InputError(
                 f"The {self.kind} {id!r} is registered as {entry_point!r}; write 'module:Class'."

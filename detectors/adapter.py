@@ -3,8 +3,6 @@
 import copy
 import inspect
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import detectors
 from common.divisor import divisor
-from common.errors import InputError, described, one_line, reason
+from common.errors import InputError, reason, refused_by
 from common.randomness import RandomState, global_seed
 from common.scaling import WINSOR, compress
 from detectors.base import checked_scores
@@ -92,7 +90,7 @@ class AdaptedDetector(RefittedDetector):
         scaled = self.scaler_.fit(X[~synthetic]).transform(X)
         self.head_ = None
         one_class = is_pyod_outlier(self.estimator_) or is_scikit_outlier(self.estimator_)
-        with global_seed(self.seed_), refused_by(self.backend):
+        with global_seed(self.seed_), refused_by(self.backend, "detector"):
             if one_class:
                 fit(self.estimator_, scaled[y == 0], None, weight[y == 0])
             else:
@@ -101,7 +99,7 @@ class AdaptedDetector(RefittedDetector):
         self._ask_alone(scaled[:N_ALONE], own[:N_ALONE])
         if is_pyod_outlier(self.estimator_):  # its own scores leave each row out
             own[y == 0] = self.estimator_.decision_scores_
-        with refused_by(self.backend):
+        with refused_by(self.backend, "detector"):
             zero = own_threshold(self.estimator_, self.backend)
         self.score_ = Score.of(own[y == 0], zero)
         self.decision_scores_ = self.score_(own)
@@ -138,7 +136,7 @@ class AdaptedDetector(RefittedDetector):
         Raises:
             InputError: it refuses the rows, fails, or does not give one finite number a row.
         """
-        with refused_by(self.backend):
+        with refused_by(self.backend, "detector"):
             own = raw_scores(self.estimator_, scaled.copy())
         return checked_scores(own, len(scaled), self.backend)
 
@@ -193,22 +191,6 @@ class AdaptedDetector(RefittedDetector):
             return score
         augmented = np.column_stack([scaled, score])
         return vote_log_odds(self.head_.predict_proba(augmented)[:, 1])
-
-
-@contextmanager
-def refused_by(backend: str) -> Iterator[None]:
-    """Turn a foreign class's errors into an `InputError`; a `ValueError` is taken for a refusal."""
-    try:
-        yield
-    except InputError:
-        raise
-    except ValueError as error:
-        said = one_line(error).rstrip(".")
-        raise InputError(f"{backend} refuses the rows: {said}; take another detector.") from error
-    except Exception as error:
-        raise InputError(
-            f"{backend} fails ({described(error)}); mend it or take another detector."
-        ) from error
 
 
 def is_plain(value: Any) -> bool:

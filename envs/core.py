@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import InputError, check_at_least, check_positive
+from common.errors import InputError, check_at_least, check_positive, one_line
 from common.registry import check_names
 from detectors.base import Detector
 from envs.rewards import Measures, RewardWeights, reward_terms
@@ -120,7 +120,8 @@ class LatentCore:
     @torch.no_grad()
     def measure(self, z: Tensor) -> tuple[np.ndarray, Measures]:
         """Decode latents (n, L) as anomalies; return rows, float64 (n, d), and their measures."""
-        rows = self._finite(self.generator.decode_rows(z, torch.ones(len(z))), "decodes to rows")
+        decoded = self.generator.decode_rows(z, torch.ones(len(z)))
+        rows = self._checked(decoded, "decodes to rows", (len(z), self.scenario.X.shape[1]))
         scaled = self.scenario.gate.scaler(rows)
         samples = rows.numpy()
         log_odds = torch.from_numpy(self.detector.decision_function(samples)).float()
@@ -136,7 +137,7 @@ class LatentCore:
         """Move every lane by `actions`, float32 (N, L) in [-1, 1].
 
         Raises:
-            InputError: they have another shape, or one is no number.
+            InputError: they have another shape, are no numbers, or one is NaN.
         """
         if np.shape(actions) != self.z.shape:
             n, size = self.z.shape
@@ -144,7 +145,10 @@ class LatentCore:
                 f"The actions of {n} lanes have the shape {np.shape(actions)}; give {size} numbers"
                 " for each."
             )
-        plain = actions if isinstance(actions, Tensor) else np.array(actions, np.float32)
+        try:
+            plain = actions if isinstance(actions, Tensor) else np.array(actions, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"The actions are no numbers ({one_line(error)}).") from error
         acts = torch.as_tensor(plain, dtype=torch.float32).detach()
         if acts.isnan().any():
             raise InputError("An action is no number (NaN); give finite ones.")
@@ -191,12 +195,16 @@ class LatentCore:
     def _search(self, generator: Generator) -> None:
         self.generator = generator
         latents = torch.from_numpy(generator.encode(self.scenario.X, self.scenario.y))
-        self.latents = self._finite(latents, "encodes to latents")
+        shape = len(self.scenario.X), generator.latent_dim
+        self.latents = self._checked(latents, "encodes to latents", shape)
 
-    def _finite(self, values: Tensor, does: str) -> Tensor:
-        """Return what the generator gave; raise `InputError` where that is not finite."""
+    def _checked(self, values: Tensor, does: str, shape: tuple[int, int]) -> Tensor:
+        """Return what the generator gave; raise `InputError` for another shape or if not finite."""
+        name = type(self.generator).__name__
+        if values.shape != shape:
+            given = tuple(values.shape)
+            raise InputError(f"The generator {name} {does} of the shape {given}, not {shape}.")
         if not values.isfinite().all():
-            name = type(self.generator).__name__
             raise InputError(f"The generator {name} {does} that are not finite; mend it.")
         return values
 

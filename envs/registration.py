@@ -107,6 +107,8 @@ def find_env(id: str) -> tuple[str, str]:
         for key, spec in gym.registry.items()
         if (spec.entry_point, spec.vector_entry_point) == (ENTRY_POINT, VECTOR_ENTRY_POINT)
     }
+    if name not in ours and backend in detectors.ids() and name.endswith("-v0"):
+        return env_id(backend), backend
     family = re.fullmatch(r"(\w+)[:.](.+)", backend) if name.endswith("-v0") else None
     if name not in ours and family and family[1] in detectors.registry.families:
         member = f"{family[1]}:{family[2]}"

@@ -67,12 +67,15 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
         """Step, and keep the sample where it is a success."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         if info["success"]:
-            self.found.append(info["sample"])
+            self.found.append(info["sample"].copy())
         return observation, float(reward), terminated, truncated, info
 
 
 class VectorDetectorRetrainWrapper(VectorWrapper):
     """The vector form: retrains once per batch of finished episodes.
+
+    Observations are of the retrained detector at once, or where a wrapper inside this one changes
+    them from the next step on.
 
     Args:
         env: a `LatentAnomalyVectorEnv`, wrapped or not.
@@ -98,7 +101,7 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
             check_at_least(self, retrain_every=1)
             require_trainable(self.core.detector)
         self.returns = np.zeros(env.num_envs)
-        self._forget()
+        self.forget()
 
     @property
     def core(self) -> LatentCore:
@@ -108,11 +111,15 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start lanes; a seed for all goes back to the scenario's own detector and bank."""
+        """Start lanes; a seed for all goes back to the scenario's own detector and bank.
+
+        What was found meanwhile is forgotten then, unless retraining is left to the caller.
+        """
         lanes = lanes_to_reset(options, self.num_envs)
         if seed is not None and lanes.all():
             self.core.restore()
-            self._forget()
+            if self.retrain_every is not None:
+                self.forget()
         self.returns[lanes] = 0
         return self.env.reset(seed=seed, options=options)
 
@@ -127,8 +134,10 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
             self.found_returns.extend(self.returns[terminated])
         self.returns[terminated | truncated] = 0
         if self.retrain_every is not None and len(self.found) >= self.retrain_every:
+            unchanged = np.array_equal(observations, self.core.observe())
             self.retrain()
-            observations = self.core.observe()
+            if unchanged:  # by wrappers of the env
+                observations = self.core.observe()
         return observations, rewards, terminated, truncated, infos
 
     def retrain(self) -> None:
@@ -140,10 +149,11 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
         """Return the `top_l` successes of highest return, float64 (m, d), and forget them all."""
         best = np.argsort(self.found_returns, kind="stable")[::-1][: self.top_l]
         samples = np.reshape(self.found, (-1, self.core.samples.shape[1]))[best]
-        self._forget()
+        self.forget()
         return samples
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Forget the successes since the last retraining."""
         self.found: list[np.ndarray] = []
         self.found_returns: list[float] = []
 

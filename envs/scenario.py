@@ -13,11 +13,12 @@ import generators
 from common.errors import InputError
 from common.files import read_json, reading_saved
 from common.randomness import draw_seed
+from common.registry import check_names
 from common.rows import checked_rows
 from common.scaling import RowScaler
 from common.weights import load_weights
 from detectors.base import Detector
-from generators.base import Generator
+from generators.base import Generator, fitted
 from generators.feasibility import FeasibilityGate
 
 
@@ -56,11 +57,15 @@ class Scenario:
 
         Raises:
             ValueError: the rows are not finite, or the labels are others than 0 and 1.
-            InputError: the detector is no `Detector`.
+            InputError: the detector is no `Detector`, or the generator no fitted `Generator`.
         """
         if not isinstance(detector, Detector):
             raise InputError(
                 f"The detector is {type(detector).__name__}; give one that detectors.make makes."
+            )
+        if not isinstance(generator, Generator) or not hasattr(generator, "scaler"):
+            raise InputError(
+                f"The generator is {type(generator).__name__}; give one of generators.make, fitted."
             )
         X, y = checked_rows(X, y)
         scaler = RowScaler(X.shape[1]).fit(X)
@@ -68,9 +73,15 @@ class Scenario:
         return cls(X, y, generator, detector, gate, np.empty((0, X.shape[1])))
 
 
-def modified(path: str | Path) -> float:
-    """Return when a file was last modified; 0 where `path` is none."""
-    return Path(path).stat().st_mtime if Path(path).is_file() else 0.0
+FileVersion = tuple[Path, int, int]  # where a file is, when it was modified, and its size
+
+
+def file_version(path: str | Path) -> FileVersion | None:
+    """Return what tells that a file is still the one that was read; None where `path` is none."""
+    file = Path(path).resolve()
+    if not file.is_file():
+        return None
+    return file, file.stat().st_mtime_ns, file.stat().st_size
 
 
 def build_scenario(
@@ -99,8 +110,12 @@ def build_scenario(
             f"data is {type(source).__name__}; give a name or a path, or a scenario that"
             " Scenario.assemble makes of rows and fitted parts."
         )
+    check_names("protocol", [protocol], data.PROTOCOLS)
+    if not isinstance(label_column, str):
+        raise InputError(f"label_column is {label_column!r}; give the name of a column.")
     detectors.registry.spec(detector)
-    versions = modified(source), modified(detector.removeprefix("onnx:"))
+    generators.registry.spec(generator)
+    versions = file_version(source), file_version(detector.removeprefix("onnx:"))
     return _build(str(source), label_column, protocol, detector, generator, seed, versions)
 
 
@@ -112,12 +127,12 @@ def _build(
     detector: str,
     generator: str,
     seed: int,
-    versions: tuple[float, float],
+    versions: tuple[FileVersion | None, ...],
 ) -> Scenario:
     split = data.split(data.load(source, label_column), protocol, seed)
     rng = np.random.default_rng(seed)
-    fitted_generator = generators.make(generator, random_state=draw_seed(rng))
-    fitted_generator.fit(split.X_train, split.y_train)
+    made = generators.make(generator, random_state=draw_seed(rng))
+    fitted_generator = fitted(made, split.X_train, split.y_train)
     fitted_detector = detectors.make(detector, random_state=draw_seed(rng))
     fitted_detector.fit(split.X_train, split.y_train)
     return Scenario.assemble(
@@ -133,11 +148,13 @@ def load_scenario(run: str) -> Scenario:
     Raises:
         InputError: a file is missing or broken, or another version wrote it.
     """
-    return _load(Path(run), modified(Path(run) / "config.json"))
+    if not isinstance(run, str | Path):
+        raise InputError(f"run is {run!r}; give the path of a run folder.")
+    return _load(Path(run), file_version(Path(run) / "config.json"))
 
 
 @lru_cache(maxsize=8)
-def _load(folder: Path, version: float) -> Scenario:
+def _load(folder: Path, version: FileVersion | None) -> Scenario:
     config = read_json(folder / "config.json")
     rows = load_weights(folder / "rows.safetensors")
     with reading_saved(folder):

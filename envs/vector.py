@@ -83,6 +83,8 @@ class LatentAnomalyVectorEnv(VectorEnv):
         if isinstance(seed, int | np.integer):
             seed = [int(seed) + i for i in range(self.num_envs)]
         if seed is not None:
+            if not isinstance(seed, Sequence | np.ndarray):
+                raise InputError(f"seed is {seed!r}; give a whole number, or one for each lane.")
             if len(seed) != self.num_envs:
                 raise InputError(
                     f"There are {len(seed)} seeds for {self.num_envs} lanes; give one, or one each."
@@ -129,11 +131,11 @@ class LatentAnomalyVectorEnv(VectorEnv):
 
     def _start(self, lanes: np.ndarray, options: dict[str, Any] | None = None) -> None:
         chosen = np.flatnonzero(lanes)
-        self.started[chosen] = True
         starts = [self.core.draw_start(self.np_random[lane], options) for lane in chosen]
         self.rows[chosen] = [row for row, _ in starts]
         noise = np.stack([noise for _, noise in starts])
         self.core.reset(torch.from_numpy(chosen), self.rows[chosen], noise)
+        self.started[chosen] = True
 
     def _row_info(self, lanes: np.ndarray) -> dict[str, Any]:
         return {"row": np.where(lanes, self.rows, 0), "_row": lanes.copy()}

@@ -1,6 +1,7 @@
 """The interface of a generator, and what all generators share."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,8 +10,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from common.errors import InputError, refused_by
 from common.files import read_json, reading_saved, write_json
-from common.randomness import RandomState, as_seed
+from common.randomness import RandomState, as_seed, global_seed
 from common.scaling import RowScaler
 from common.weights import load_weights, save_weights
 
@@ -97,6 +99,42 @@ class Generator(nn.Module, ABC):
             generator.build(n_features)
             generator.load_state_dict(weights)
         return generator.eval()
+
+
+def fitted(generator: Generator, X: np.ndarray, y: np.ndarray) -> Generator:
+    """Fit a generator on copies of rows `X`, float64 (n, d), and labels `y`, int64 (n,).
+
+    Meanwhile global generators are seeded with its `random_state`, for classes that draw from them.
+
+    Raises:
+        InputError: it is no `Generator`, refuses the rows, fails, or does not return itself.
+    """
+    if not isinstance(generator, Generator):
+        raise InputError(
+            f"The generator is {type(generator).__name__}; make it a subclass of"
+            " generators.base.Generator."
+        )
+    return _learned(generator, generator.fit, X, y, generator.random_state)
+
+
+def refitted(generator: Generator, X: np.ndarray, y: np.ndarray) -> Generator:
+    """Let a fitted generator go on training; see `fitted`."""
+    return _learned(generator, generator.partial_fit, X, y, generator.random_state + 1)
+
+
+def _learned(
+    generator: Generator,
+    learn: Callable[[np.ndarray, np.ndarray], Generator],
+    X: np.ndarray,
+    y: np.ndarray,
+    seed: int,
+) -> Generator:
+    name = type(generator).__name__
+    with global_seed(seed), refused_by(f"The generator {name}", "one"):
+        learned = learn(X.copy(), y.copy())
+    if not isinstance(learned, Generator):
+        raise InputError(f"{learn.__name__} of the generator {name} must return the generator.")
+    return learned
 
 
 def float_tensor(values: ArrayLike) -> Tensor:

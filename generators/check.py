@@ -1,7 +1,7 @@
 """The conformance check of a generator, for its author."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 import generators
 from common.conformance import faults
-from generators.base import Generator
+from generators.base import Generator, fitted
 
 N_NORMAL, N_ANOMALIES, N_FEATURES = 120, 24, 5
 
@@ -20,6 +20,7 @@ class Trial:
     """A generator on trial, fitted on the rows `X`, float (n, d), and labels `y`, int (n,)."""
 
     id: str
+    make: Callable[[], Generator]
     fitted: Generator
     X: np.ndarray
     y: np.ndarray
@@ -40,17 +41,21 @@ def check_generator(id: str, **kwargs: Any) -> list[str]:
     X = rng.standard_normal((N_NORMAL + N_ANOMALIES, N_FEATURES))
     X[N_NORMAL:] *= 3
     y = np.repeat([0, 1], [N_NORMAL, N_ANOMALIES])
+
+    def make() -> Generator:
+        return generators.make(id, random_state=0, progress=False, **kwargs)
+
     try:
-        generator = generators.make(id, random_state=0, progress=False, **kwargs)
+        generator = make()
     except Exception as error:
         return [
             f"{id}: it must be made with random_state=0 and progress=False, but raised {error!r}."
         ]
     try:
-        fitted = generator.fit(X.copy(), y.copy())
+        learned = fitted(generator, X, y)
     except Exception as error:
         return [f"{id}: fit(X, y) must work, but raised {error!r}."]
-    trial = Trial(id, fitted, X, y)
+    trial = Trial(id, make, learned, X, y)
     return [f"{id}: {fault}" for check in CHECKS for fault in faults(check, trial)]
 
 
@@ -76,6 +81,14 @@ def follows_its_latent(trial: Trial) -> Iterator[str]:
     rows = trial.fitted.decode(z.numpy(), np.ones(2, dtype=int))
     if np.array_equal(rows[0], rows[1]):
         yield "decode gives every latent the same row, so that an agent can change nothing."
+
+
+def is_reproducible(trial: Trial) -> Iterator[str]:
+    """It must learn alike when fitted twice with the same random_state."""
+    again = fitted(trial.make(), trial.X, trial.y)
+    first, second = (part.encode(trial.X, trial.y) for part in (trial.fitted, again))
+    if not np.array_equal(first, second):
+        yield "two fits with the same random_state must encode alike; take and use random_state."
 
 
 def samples(trial: Trial) -> Iterator[str]:
@@ -116,4 +129,11 @@ def survives_saving(trial: Trial) -> Iterator[str]:
         yield "a saved and loaded generator must draw the rows that it drew before."
 
 
-CHECKS = [encodes_and_decodes, follows_its_latent, samples, goes_on, survives_saving]
+CHECKS = [
+    encodes_and_decodes,
+    follows_its_latent,
+    is_reproducible,
+    samples,
+    goes_on,
+    survives_saving,
+]

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import torch
 from conftest import RUN_SETTINGS, blobs
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -36,6 +38,7 @@ from data import Split
 from data.table import Table
 from detectors.mamba_moe import MambaMoEDetector
 from detectors.trees import ExtraTreesDetector
+from envs.retrain import VectorDetectorRetrainWrapper
 from envs.sb3 import SB3VecEnv
 from envs.scenario import Scenario, load_scenario
 from envs.vector import LatentAnomalyVectorEnv
@@ -138,6 +141,31 @@ def test_class_whose_constructor_does_not_fit_is_one_sentence(scenario):
     sentence = f"'{__name__}:NarrowAgent' cannot be built .* must take .* policy, env, seed, device"
     with pytest.raises(InputError, match=sentence):
         make_agent(f"{__name__}:NarrowAgent", make_env(scenario), 0)
+
+
+class FailingAgent(RandomAgent):
+    def __init__(self, **arguments):
+        raise RuntimeError("out of order")
+
+
+class StatelessAgent(RandomAgent):
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return super().predict(observation)[0]
+
+
+def test_classes_that_fail_are_one_sentence(scenario):
+    with pytest.raises(InputError, match=r"FailingAgent' fails \(RuntimeError in test_agents.py"):
+        make_agent(f"{__name__}:FailingAgent", make_env(scenario), 0)
+    arena = Arena(LatentAnomalyVectorEnv(4, scenario=scenario))
+    with pytest.raises(InputError, match="predict of StatelessAgent must return actions and a"):
+        arena.play(StatelessAgent(arena.env, 0), 4, 0)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+def test_learning_leaves_no_folder(scenario, tmp_path, monkeypatch, algo):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make_agent(algo, make_env(scenario), 0).learn(64)
+    assert not list(tmp_path.iterdir())
 
 
 class ShortAgent:
@@ -291,6 +319,28 @@ def test_gradient_control_refuses_a_black_box(fitted_scenario, rows):
         arena.play_control("gradient", 4, 0)
 
 
+class Plain(Background):
+    """Decodes by NumPy, which gives no gradient."""
+
+    def decode_scaled(self, z, y):
+        return torch.from_numpy(z.numpy() * 2)
+
+
+class Cut(Background):
+    def decode_scaled(self, z, y):
+        return super().decode_scaled(z.detach(), y)
+
+
+@pytest.mark.parametrize("cls", [Plain, Cut])
+def test_gradient_control_refuses_a_generator_without_gradient(scenario, cls):
+    generator = cls().fit(scenario.X, scenario.y)
+    env = LatentAnomalyVectorEnv(4, scenario=replace(scenario, generator=generator))
+    arena = Arena(env)
+    assert arena.controls() == ["random"]
+    with pytest.raises(InputError, match=f"differentiable generator, which {cls.__name__} is not"):
+        arena.play_control("gradient", 4, 0)
+
+
 def test_gradient_control_moves_where_columns_hold_whole_numbers(rows):
     X, y = 10 * rows[0].round(1), rows[1]
     generator = ConditionalVAE(latent_dim=3, steps=50).fit(X, y)
@@ -350,6 +400,21 @@ def test_each_lane_plays_as_many_episodes(scenario):
         name: counts[name] for name in expected
     }
     assert not monitor.left.any()
+
+
+def test_what_was_retrained_is_measured(scenario):
+    env = VectorDetectorRetrainWrapper(LatentAnomalyVectorEnv(16, scenario=scenario), 1)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    while not len(env.core.bank):
+        env.step(env.action_space.sample())
+    detector, bank = env.core.detector, env.core.bank
+    arena = Arena(env.env)
+    arena.play_control("random", 16, 0)
+    assert env.core.detector is detector is not scenario.detector
+    assert env.core.bank is bank
+    with pytest.raises(InputError, match="What is retrained cannot be measured"):
+        Arena(RecordEpisodeStatistics(env))
 
 
 def test_arena_is_reproducible(scenario):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -330,26 +331,30 @@ def test_interrupt_is_one_word(capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
+CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
 @pytest.fixture
 def handling():
     """Set what a signal does, and put it back afterwards."""
-    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    former = {number: signal.getsignal(number) for number, _ in CODES}
     yield signal.signal
     for number, handler in former.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_an_end_that_a_library_takes_for_an_interrupt_keeps_its_code(number, code, handling):
+@pytest.mark.parametrize(("number", "code"), CODES)
+def test_an_end_that_a_library_takes_for_something_else_keeps_its_code(number, code, handling):
     handling(number, signal.SIG_DFL)
 
-    def ended():
+    def ended(error):
         try:
             signal.raise_signal(number)
-        except SystemExit:
-            raise KeyboardInterrupt from None  # as CatBoost does
+        except BaseException:
+            raise error from None
 
-    for main in (ended, partial(signal.raise_signal, number)):
+    libraries = KeyboardInterrupt(), ImportError("initialization failed")  # CatBoost's and NumPy's
+    for main in (*(partial(ended, e) for e in libraries), partial(signal.raise_signal, number)):
         with pytest.raises(SystemExit) as told:
             run_command(main)
         assert told.value.code == code
@@ -433,6 +438,29 @@ def test_an_env_of_somebody_else_plays_on_its_own_data(tmp_path, monkeypatch):
     assert "in Theirs-v0" in done.stdout
 
 
+def test_an_env_of_a_run_is_attacked_with_that_run(run, tmp_path, monkeypatch):
+    (tmp_path / "hardened.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Mine-v0', entry_point='envs.latent_anomaly:LatentAnomalyEnv',\n"
+        "    vector_entry_point='envs.vector:LatentAnomalyVectorEnv',\n"
+        f"    kwargs=dict(run={str(run)!r}))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    done = command("evaluate.py", "--env-id", "hardened:Mine-v0", "--runs", "no", "--episodes", 8)
+    assert done.returncode == 0, done.stderr
+    assert f"Run {run}, " in done.stdout
+    assert "after hardening" in done.stdout
+
+
+def test_a_run_names_the_plugin_of_its_generator(run, tmp_path):
+    copied = tmp_path / "copy"
+    shutil.copytree(run, copied)
+    config = json.loads((copied / "config.json").read_text())
+    write_json(copied / "config.json", {**config, "generator": "flow", "plugin": ["flows"]})
+    done = command("evaluate.py", "--run", copied)
+    assert_one_sentence(done, "flow, is a plugin's; pass --plugin flows")
+
+
 def test_unknown_env_is_one_sentence():
     done = command("evaluate.py", "--env-id", "LatentAnomly-v0")
     assert_one_sentence(done, "did you mean LatentAnomaly-v0")
@@ -453,16 +481,18 @@ def test_help_lists_the_choices(script, names):
         assert name in done.stdout
 
 
-def test_plugins_backend_is_trained_and_attacked(folder, csv):
+def test_plugins_backend_is_trained_and_attacked(folder, csv, monkeypatch):
     """A package that this one knows nothing of, another algorithm, and two runs side by side."""
+    (folder / "wanderer.py").write_text("from agents.controls import RandomAgent as Wanderer\n")
+    monkeypatch.syspath_prepend(folder)
     data = ["--data", csv, "--label-column", "fraud", "--protocol", "full", "--out", folder / "two"]
-    for algo in ("trpo", "agents.controls:RandomAgent"):
+    for algo in ("trpo", "wanderer:Wanderer"):
         done = command("train.py", *data, *QUICK, "--detector", "forest", "--algo", algo)
         assert done.returncode == 0, done.stderr
         assert "forest on held-out rows" in done.stdout
     where = ["--env-id", "LatentAnomaly/forest-v0", "--runs", folder / "two", "--episodes", 16]
-    assert_one_sentence(command("evaluate.py", *where), "pass --plugin agents.controls")
-    where += ["--plugin", "agents.controls"]
+    assert_one_sentence(command("evaluate.py", *where), "pass --plugin wanderer")
+    where += ["--plugin", "wanderer"]
     first, second = (command("evaluate.py", *where) for _ in range(2))
     assert first.returncode == 0, first.stderr
     assert "in LatentAnomaly/forest-v0" in first.stdout

@@ -245,6 +245,19 @@ def test_rows_of_a_file_that_changed_are_read_again(tmp_path):
         assert len(core.scenario.X) == 0.4 * n
 
 
+def test_files_of_one_name_in_two_folders_are_two(tmp_path, monkeypatch):
+    settings = {"protocol": "full", "detector": "extra-trees", "generator": "background"}
+    for n in (50, 60):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        frame = pd.DataFrame({"a": np.random.default_rng(n).standard_normal(n)})
+        frame.assign(label=np.arange(n) < 10).to_csv(folder / "rows.csv", index=False)
+        os.utime(folder / "rows.csv", (1, 1))
+        monkeypatch.chdir(folder)
+        core = LatentAnomalyEnv(data="rows.csv", **settings).core
+        assert len(core.scenario.X) == 0.4 * n
+
+
 def test_a_path_is_data_too(tmp_path):
     X, y = blobs()
     frame = pd.DataFrame(X, columns=list("abcd")).assign(label=y)
@@ -277,25 +290,39 @@ def test_a_scenario_refuses_what_it_cannot_play_on(scenario):
         Scenario.assemble(np.where(X > 2, np.nan, X), y, generator, detector, 0)
     with pytest.raises(InputError, match=r"The detector is SVC; give one that detectors\.make"):
         Scenario.assemble(X, y, generator, SVC().fit(X, y), 0)
+    for unfit in (None, SVC(), Background()):
+        with pytest.raises(InputError, match=r"The generator is .*; give one of generators\.make"):
+            Scenario.assemble(X, y, unfit, detector, 0)
 
 
 class Astray(Background):
     """Goes astray with rows or latents, as told."""
 
-    astray = ""
+    astray, how = "", np.nan
 
     def encode_scaled(self, scaled, y):
-        return scaled * (np.nan if self.astray == "latents" else 1)
+        return scaled * self.how if self.astray == "latents" else scaled
 
     def decode_scaled(self, z, y):
-        return z * (np.nan if self.astray == "rows" else 1)
+        return z * self.how if self.astray == "rows" else z
+
+    def decode_rows(self, z, y):
+        rows = super().decode_rows(z, y)
+        return rows[:, 1:] if self.astray == "narrow" else rows
 
 
-@pytest.mark.parametrize("what", ["latents", "rows"])
-def test_a_generator_that_goes_astray_is_named(scenario, what):
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("latents", "encodes to latents that are not finite"),
+        ("rows", "decodes to rows that are not finite"),
+        ("narrow", r"decodes to rows of the shape \(2, 3\), not \(2, 4\)"),
+    ],
+)
+def test_a_generator_that_goes_astray_is_named(scenario, what, told):
     generator = Astray().fit(scenario.X, scenario.y)
     generator.astray = what
-    with pytest.raises(InputError, match=f"The generator Astray .*codes to {what} that are not"):
+    with pytest.raises(InputError, match=f"The generator Astray {told}"):
         LatentAnomalyVectorEnv(2, scenario=replace(scenario, generator=generator)).reset(seed=0)
 
 
@@ -324,6 +351,10 @@ def test_bad_row_option_is_refused(scenario, row):
         ({"seed": None}, "seed is None"),
         ({"scenario": "x"}, "scenario is str"),
         ({"scenario": None, "data": 1}, "data is int"),
+        ({"scenario": None, "run": 5}, "run is 5"),
+        ({"scenario": None, "label_column": ["a"]}, r"label_column is \['a'\]"),
+        ({"scenario": None, "protocol": ["full"]}, r"Unknown protocol \['full'\]"),
+        ({"scenario": None, "generator": ["cvae"]}, "generator is named by its id"),
         ({"weights": [1, 2]}, r"weights is \[1, 2\]"),
         ({"seed": -1}, "seed is -1"),
         ({"weights": {"bypass": "1"}}, "reward weight bypass is '1'"),
@@ -363,6 +394,15 @@ def test_find_env_knows_every_id_and_suggests_near_ones():
         find_env("LatentAnomly-v0")
     with pytest.raises(InputError, match="no_such_module"):
         find_env("no_such_module:LatentAnomaly-v0")
+
+
+def test_an_env_is_found_by_the_spelling_of_its_registered_backend(monkeypatch):
+    monkeypatch.setattr(detectors.registry, "specs", dict(detectors.registry.specs))
+    detectors.register("my:thing", "sklearn.naive_bayes:GaussianNB")
+    try:
+        assert find_env("LatentAnomaly/my:thing-v0") == ("LatentAnomaly/my.thing-v0", "my:thing")
+    finally:
+        del gym.registry["LatentAnomaly/my.thing-v0"]
 
 
 def test_settings_reach_the_arithmetic(scenario):

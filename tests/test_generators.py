@@ -14,8 +14,11 @@ from hypothesis.extra.numpy import arrays
 
 import detectors
 import generators
+from agents.hardening import harden
+from agents.settings import HardeningSettings
 from common.errors import InputError
 from common.scaling import RowScaler
+from envs.latent_anomaly import LatentAnomalyEnv
 from generators.background import Background
 from generators.feasibility import FeasibilityGate, nearest_distance
 
@@ -200,6 +203,22 @@ class Forgetful(Background):
         return z + self.shift
 
 
+class Restless(Background):
+    """Learns by draws that nobody seeds."""
+
+    def fit(self, X, y):
+        self.shift = float(np.random.default_rng().standard_normal())
+        return super().fit(X, y)
+
+    def encode_scaled(self, scaled, y):
+        return scaled + self.shift
+
+
+class Nobody(Background):
+    def fit(self, X, y):
+        super().fit(X, y)
+
+
 class Unfit(Background):
     def fit(self, X, y):
         raise RuntimeError("out of order")
@@ -220,6 +239,8 @@ class Refusing(Background):
         (NoProgress, "progress"),
         (NothingReturned, "must return the generator itself"),
         (Forgetful, "must decode as before"),
+        (Restless, "random_state must encode alike"),
+        (Nobody, "must return the generator"),
         (Unfit, "out of order"),
         (Refusing, "refused"),
         (RowScaler, "subclass"),
@@ -231,6 +252,29 @@ def test_each_fault_is_told_in_a_sentence(cls, sentence, monkeypatch):
     faults = generators.check_generator("faulty")
     assert any(sentence in fault for fault in faults), faults
     assert all(fault.startswith("faulty: ") and fault.endswith(".") for fault in faults)
+
+
+class NoGenerator:
+    def __init__(self, random_state, progress=False):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("cls", "told"),
+    [
+        (Nobody, "fit of the generator Nobody must return the generator"),
+        (Unfit, r"The generator Unfit fails \(RuntimeError in .* out of order\)"),
+        (NoGenerator, "The generator is NoGenerator; make it a subclass"),
+    ],
+)
+def test_generators_that_fail_are_one_sentence(cls, told, rows, monkeypatch):
+    monkeypatch.setattr(generators.registry, "specs", dict(generators.registry.specs))
+    generators.register("failing", f"{cls.__module__}:{cls.__name__}")
+    settings = HardeningSettings("extra-trees", "failing", rounds=0)
+    with pytest.raises(InputError, match=told):
+        harden(*rows, settings, 0)
+    with pytest.raises(InputError, match=told):
+        LatentAnomalyEnv(data="wine", generator="failing", detector="extra-trees")
 
 
 def test_unknown_generator_is_answered_with_the_nearest():

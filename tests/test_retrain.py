@@ -5,11 +5,12 @@ from dataclasses import replace
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import Autoreset, TimeLimit
 from stable_baselines3 import PPO
 
 import detectors
+import generators
 from agents.hardening import harden, round_weights
 from agents.settings import HardeningSettings
 from common.errors import InputError
@@ -202,15 +203,17 @@ def test_agents_observe_anew_after_a_retraining(rows):
 
 
 class SeedingPPO(PPO):
-    """PPO of short rollouts that seeds its env whenever it learns."""
+    """PPO of short rollouts that seeds its env twice in a round."""
 
     def __init__(self, policy, env, **settings):
         super().__init__(policy, env, **settings | {"n_steps": 256})
 
     def learn(self, *arguments, **keywords):
-        self.env.seed(0)
-        self.env.reset()
-        return super().learn(*arguments, **keywords)
+        for _ in range(2):
+            self.env.seed(0)
+            self.env.reset()
+            super().learn(*arguments, **keywords)
+        return self
 
 
 def test_an_agent_that_seeds_its_env_keeps_what_was_found(rows):
@@ -219,7 +222,37 @@ def test_an_agent_that_seeds_its_env_keeps_what_was_found(rows):
     hardened = harden(X, y, settings, seed=0)
     first, last = hardened.history
     assert min(first["added"], last["added"]) > 0
+    assert [record["added"] for record in hardened.history] == [
+        min(record["successes"], settings.top_l) for record in hardened.history
+    ]
     assert len(hardened.scenario.bank) == last["bank"] == first["bank"] + last["added"]
+
+
+class InPlace(Background):
+    """Learns in the array that it is given, and draws from NumPy's global generator."""
+
+    def fit(self, X, y):
+        super().fit(X, y)
+        self.shift = np.random.standard_normal()  # noqa: NPY002
+        X -= X.mean(axis=0)
+        y[:] = 1 - y
+        return self
+
+    partial_fit = fit
+
+    def decode_scaled(self, z, y):
+        return z + self.shift
+
+
+def test_a_generator_may_write_into_its_rows_and_draw_globally(rows, monkeypatch):
+    monkeypatch.setattr(generators.registry, "specs", dict(generators.registry.specs))
+    generators.register("in-place", f"{__name__}:InPlace")
+    X, y = (array.copy() for array in rows)
+    settings = replace(QUICK, detector="extra-trees", algo="random", generator="in-place")
+    first, second = (harden(X, y, settings, seed=0).scenario for _ in range(2))
+    for array, before in zip((X, y, first.X, first.y), (*rows, *rows), strict=True):
+        np.testing.assert_array_equal(array, before)
+    np.testing.assert_array_equal(first.bank, second.bank)
 
 
 def test_generator_goes_on_training_between_rounds(rows):
@@ -330,6 +363,35 @@ def test_observations_after_a_retraining_are_of_the_new_detector(scenario):
         observations = env.step(env.action_space.sample())[0]
     scores = env.core.detector.decision_function(env.core.samples)
     np.testing.assert_allclose(observations[:, 3], np.clip(scores / 4, -5, 5), atol=1e-4)
+
+
+class Fives(VectorWrapper):
+    """Makes every observation 5."""
+
+    def step(self, actions):
+        observations, *others = super().step(actions)
+        return np.full_like(observations, 5), *others
+
+
+def test_observations_that_a_wrapper_changes_stay_changed(scenario):
+    env = VectorDetectorRetrainWrapper(Fives(LatentAnomalyVectorEnv(16, scenario=scenario)), 1)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    while not len(env.core.bank):
+        assert (env.step(env.action_space.sample())[0] == 5).all()
+
+
+def test_what_was_found_is_not_what_info_holds(scenario):
+    env = DetectorRetrainWrapper(LatentAnomalyEnv(scenario=scenario), retrain_every=9)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    while not env.found:
+        *_, terminated, truncated, info = env.step(env.action_space.sample())
+        if terminated or truncated:
+            found = info["sample"].copy()
+            info["sample"] *= 1000
+            env.reset()
+    np.testing.assert_array_equal(env.found[0], found)
 
 
 def test_returns_are_those_of_each_episode(scenario):

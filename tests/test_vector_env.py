@@ -103,6 +103,12 @@ def test_a_lane_that_was_never_reset_does_not_move(scenario):
     still = np.zeros((3, 3), np.float32)
     with pytest.raises(ResetNeeded, match=r"Lanes \[0, 1, 2\]"):
         env.step(still)
+    with pytest.raises(InputError, match="row"):
+        env.reset(options={"row": -1})
+    with pytest.raises(InputError, match=r"seed is 1\.5"):
+        env.reset(seed=1.5)
+    with pytest.raises(ResetNeeded, match=r"Lanes \[0, 1, 2\]"):
+        env.step(still)
     env.reset(seed=0, options={"reset_mask": np.array([True, False, True])})
     with pytest.raises(ResetNeeded, match=r"Lanes \[1\] were never reset"):
         env.step(still)
