@@ -84,8 +84,9 @@ def slope(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
         (gradient,) = torch.autograd.grad(potential(core, z).sum(), z)
     except RuntimeError as error:
         raise InputError(
-            f"--algo gradient needs a differentiable generator, which"
-            f" {type(core.generator).__name__} is not ({one_line(error)}); take --algo ppo."
+            f"--algo gradient needs a differentiable generator and detector, but"
+            f" {type(core.generator).__name__} with {core.detector} has no gradient"
+            f" ({one_line(error)}); take --algo ppo."
         ) from error
     return gradient.nan_to_num()  # a distance has none where it is 0
 
