@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from common.errors import InputError
 from common.files import read_json, reading_saved, write_json
 from common.weights import load_weights, save_weights
 from detectors.base import Detector
@@ -49,11 +50,14 @@ class RefittedDetector(Detector):
         """Fit again on the rows that `save` wrote, with the same settings and seed.
 
         Raises:
-            InputError: a file is missing or broken, or another version wrote it.
+            InputError: a file is missing or broken, another version wrote it, or the fit fails.
         """
         settings = read_json(Path(folder) / "settings.json")
         rows = load_weights(Path(folder) / "rows.safetensors")
         with reading_saved(folder):
             detector = cls(random_state=settings.pop("random_state"), **settings)
             arrays = [rows[name].numpy() for name in ("X", "y", "weight", "synthetic")]
-            return detector.fit(*arrays)
+            try:
+                return detector.fit(*arrays)
+            except InputError as error:
+                raise InputError(f"{folder} cannot be fitted again: {error}") from error
