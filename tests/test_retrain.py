@@ -206,7 +206,7 @@ class SeedingPPO(PPO):
     """PPO of short rollouts that seeds its env twice in a round."""
 
     def __init__(self, policy, env, **settings):
-        super().__init__(policy, env, **settings | {"n_steps": 256})
+        super().__init__(policy, env, **settings | {"n_steps": 64})
 
     def learn(self, *arguments, **keywords):
         for _ in range(2):
