@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import VectorEnv
 
 from agents.agent import make_agent
 from agents.controls import slope
 from agents.monitor import SearchMonitor
 from common.errors import InputError
 from common.randomness import draw_seed, global_seed
-from envs.retrain import VectorDetectorRetrainWrapper
+from envs.retrain import VectorDetectorRetrainWrapper, refuse_inside
 from envs.sb3 import SB3VecEnv
 
 
@@ -26,7 +26,8 @@ class Arena:
     """
 
     def __init__(self, env: VectorEnv) -> None:
-        refuse_retraining(env)
+        told = "What is retrained cannot be measured; pass the env inside, its .env."
+        refuse_inside(env, VectorDetectorRetrainWrapper, told)
         self.collector = VectorDetectorRetrainWrapper(env, retrain_every=None)
         self.collector.core.settle()
         self.monitor = SearchMonitor(self.collector)
@@ -94,11 +95,3 @@ class Arena:
         scaled = gate.scaler(np.stack(found))
         apart = torch.cdist(scaled, scaled).fill_diagonal_(torch.inf)
         return float(apart.amin(dim=1).mean() / gate.radius)
-
-
-def refuse_retraining(env: VectorEnv) -> None:
-    """Raise `InputError` where one of the wrappers around an env retrains its detector."""
-    while isinstance(env, VectorWrapper):
-        if isinstance(env, VectorDetectorRetrainWrapper):
-            raise InputError("What is retrained cannot be measured; pass the env inside, its .env.")
-        env = env.env

@@ -41,7 +41,7 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
                 " with gym.make('envs:LatentAnomaly-v0')."
             )
         require_trainable(self.core.detector)
-        refuse_autoreset(env)
+        refuse_inside(env, Autoreset, "Put Autoreset around DetectorRetrainWrapper, not inside it.")
         self.retrain_every = retrain_every
         check_at_least(self, retrain_every=1)
         self.found: list[np.ndarray] = []
@@ -177,9 +177,9 @@ def require_trainable(detector: Detector) -> None:
         raise InputError(f"{detector} can only be queried: attack it without retraining it.")
 
 
-def refuse_autoreset(env: gym.Env) -> None:
-    """Raise `InputError` where one of the wrappers around an env resets it by itself."""
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, Autoreset):
-            raise InputError("Put Autoreset around DetectorRetrainWrapper, not inside it.")
+def refuse_inside(env: gym.Env | VectorEnv, kind: type, told: str) -> None:
+    """Raise `InputError(told)` where one of the wrappers around an env is of a kind."""
+    while isinstance(env, gym.Wrapper | VectorWrapper):
+        if isinstance(env, kind):
+            raise InputError(told)
         env = env.env

@@ -81,7 +81,8 @@ def file_version(path: str | Path) -> FileVersion | None:
     file = Path(path).resolve()
     if not file.is_file():
         return None
-    return file, file.stat().st_mtime_ns, file.stat().st_size
+    stat = file.stat()
+    return file, stat.st_mtime_ns, stat.st_size
 
 
 def build_scenario(

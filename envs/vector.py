@@ -131,7 +131,7 @@ class LatentAnomalyVectorEnv(VectorEnv):
 
     def _start(self, lanes: np.ndarray, options: dict[str, Any] | None = None) -> None:
         chosen = np.flatnonzero(lanes)
-        starts = [self.core.draw_start(self.np_random[lane], options) for lane in chosen]
+        starts = [self.core.draw_start(self.seeded[lane][0], options) for lane in chosen]
         self.rows[chosen] = [row for row, _ in starts]
         noise = np.stack([noise for _, noise in starts])
         self.core.reset(torch.from_numpy(chosen), self.rows[chosen], noise)

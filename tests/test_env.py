@@ -298,13 +298,13 @@ def test_a_scenario_refuses_what_it_cannot_play_on(scenario):
 class Astray(Background):
     """Goes astray with rows or latents, as told."""
 
-    astray, how = "", np.nan
+    astray = ""
 
     def encode_scaled(self, scaled, y):
-        return scaled * self.how if self.astray == "latents" else scaled
+        return scaled * np.nan if self.astray == "latents" else scaled
 
     def decode_scaled(self, z, y):
-        return z * self.how if self.astray == "rows" else z
+        return z * np.nan if self.astray == "rows" else z
 
     def decode_rows(self, z, y):
         rows = super().decode_rows(z, y)
