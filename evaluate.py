@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import detectors
-from common.errors import check_at_least, run_command
+from common.command import run_command
+from common.errors import check_at_least
 from common.files import check_file, write_json
-from common.registry import load_plugins
+from common.imports import load_plugins
 from envs.registration import FLAGSHIP, env_name
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from common.errors import InputError, run_command
+from common.command import run_command
+from common.errors import InputError
 from common.files import check_file, replacing
-from common.registry import load_plugins
+from common.imports import load_plugins
 
 if TYPE_CHECKING:
     import pandas as pd

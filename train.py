@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -19,9 +19,14 @@ import detectors
 import generators
 from agents.algorithms import ALGORITHMS
 from agents.settings import HardeningSettings
-from common.errors import check_at_least, run_command
+from common.command import run_command
+from common.errors import check_at_least
 from common.files import check_folder
-from common.registry import load_plugins
+from common.imports import load_plugins
+
+if TYPE_CHECKING:
+    from agents.hardening import Hardened
+    from data import Split
 
 
 def choice(names: list[str]) -> object:
@@ -55,9 +60,6 @@ class TrainConfig(HardeningSettings):
 
 def train(config: TrainConfig) -> Path:
     """Run the hardening loop; print the detector before and after and return the run folder."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    from agents.hardening import harden
     from agents.report import DETECTION_COLUMNS, detection_metrics, format_table
     from agents.runs import write_run
     from data import load, split
@@ -78,21 +80,7 @@ def train(config: TrainConfig) -> Path:
     config.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=config.out, prefix=f".{name}.") as scratch:
         folder = Path(scratch) / name
-        with SummaryWriter(str(folder / "tensorboard")) as writer:
-
-            def log(record: dict[str, float]) -> None:
-                for key, value in record.items():
-                    writer.add_scalar(f"round/{key}", value, int(record["round"]))
-
-            hardened = harden(
-                halves.X_train,
-                halves.y_train,
-                config,
-                config.seed,
-                progress=True,
-                tensorboard_log=folder / "tensorboard",
-                on_round=log,
-            )
+        hardened = harden_logged(halves, config, folder / "tensorboard")
         detection = {
             when: detection_metrics(detector, halves.X_test, halves.y_test)
             for when, detector in (
@@ -109,6 +97,29 @@ def train(config: TrainConfig) -> Path:
     print(format_table(f"{config.detector} on held-out rows", detection, DETECTION_COLUMNS))
     print(f"bank of {len(hardened.scenario.bank)} rows and everything else in {final}")
     return final
+
+
+def harden_logged(split: "Split", config: TrainConfig, log_folder: Path) -> "Hardened":
+    """Harden on the training half, with progress bars; rounds and agent go to TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    from agents.hardening import harden
+
+    with SummaryWriter(str(log_folder)) as writer:
+
+        def log(record: dict[str, float]) -> None:
+            for key, value in record.items():
+                writer.add_scalar(f"round/{key}", value, int(record["round"]))
+
+        return harden(
+            split.X_train,
+            split.y_train,
+            config,
+            config.seed,
+            progress=True,
+            tensorboard_log=log_folder,
+            on_round=log,
+        )
 
 
 def keep(folder: Path, path: Path) -> Path:

@@ -15,9 +15,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.algorithms import find_algorithm, fit_batches
 from common.errors import InputError, described, one_line
 from common.files import read_json, reading_saved, write_json
+from common.imports import load_attribute
 from common.randomness import global_seed
-from common.registry import load_attribute
-from common.weights import load_weights, save_weights
+from common.tensors import load_tensors, save_tensors
 
 NEEDED = ("learn", "predict", "env", "set_env")
 PASSED: dict[str, dict[str, Any]] = {  # by name, beside a first argument
@@ -51,6 +51,18 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
     if "action_noise" in settings:
         arguments["action_noise"] = action_noise(settings["action_noise"], env)
     algorithm = load_attribute(entry_point)
+    env.seed(seed)
+    env.action_space.seed(seed)
+    with global_seed(seed):
+        agent = construct(algorithm, arguments, algo)
+    check_interface(agent, algo)
+    if tensorboard_log is None and hasattr(agent, "set_logger"):
+        agent.set_logger(Logger(None, []))  # by default each `learn` makes a folder for nothing
+    return agent
+
+
+def construct(algorithm: Any, arguments: dict[str, Any], algo: str) -> Any:
+    """Build an agent of the class `algorithm`; raises as `make_agent` does."""
     try:
         inspect.signature(algorithm).bind(**arguments)
     except (TypeError, ValueError) as error:
@@ -58,11 +70,8 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
             f"The algorithm {algo!r} cannot be built ({error}); it must take the keyword arguments"
             f" {', '.join(arguments)}."
         ) from error
-    env.seed(seed)
-    env.action_space.seed(seed)
     try:
-        with global_seed(seed):
-            agent = algorithm(**arguments)
+        return algorithm(**arguments)
     except AssertionError as error:  # with which Stable-Baselines3 refuses a space
         reason = one_line(error)
         raise InputError(f"The algorithm {algo!r} does not fit the env: {reason}") from error
@@ -70,6 +79,10 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
         raise
     except Exception as error:
         raise InputError(f"The algorithm {algo!r} fails ({described(error)}); mend it.") from error
+
+
+def check_interface(agent: Any, algo: str) -> None:
+    """Raise `InputError` where an agent lacks one of `NEEDED`, or an argument the loop passes."""
     for name in NEEDED:
         if not hasattr(agent, name):
             raise InputError(f"The algorithm {algo!r} has no {name}, which the loop needs; add it.")
@@ -81,9 +94,6 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
                 f"{name} of the algorithm {algo!r} must take a further argument, or **unused, for"
                 f" the loop passes {', '.join(passed)} ({error})."
             ) from error
-    if tensorboard_log is None and hasattr(agent, "set_logger"):
-        agent.set_logger(Logger(None, []))  # by default each `learn` makes a folder for nothing
-    return agent
 
 
 def action_noise(deviation: float, env: VecEnv) -> NormalActionNoise:
@@ -98,7 +108,7 @@ def save_agent(agent: Any, algo: str, folder: Path) -> None:
     write_json(folder / "agent.json", {"algo": algo})
     policy = getattr(agent, "policy", None)
     if isinstance(policy, torch.nn.Module):
-        save_weights(folder / "policy.safetensors", policy.state_dict())
+        save_tensors(folder / "policy.safetensors", policy.state_dict())
     elif ":" in algo:
         warnings.warn(
             f"{algo} has no policy that is a torch.nn.Module: what it learned is not saved, and"
@@ -123,7 +133,7 @@ def load_agent(folder: Path, env: VecEnv, seed: int) -> tuple[str, Any]:
     agent = make_agent(algo, env, seed)
     if isinstance(getattr(agent, "policy", None), torch.nn.Module):
         try:
-            agent.policy.load_state_dict(load_weights(folder / "policy.safetensors"))
+            agent.policy.load_state_dict(load_tensors(folder / "policy.safetensors"))
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise InputError(f"The policy in {folder} does not fit this env: {reason}") from None

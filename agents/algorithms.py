@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from common.errors import InputError
-from common.registry import unknown
+from common.names import unknown
 
 ALGORITHMS: dict[str, str] = {
     **{name: f"stable_baselines3:{name.upper()}" for name in ("ppo", "a2c", "sac", "td3", "ddpg")},

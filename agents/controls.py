@@ -1,5 +1,6 @@
 """Controls with the Stable-Baselines3 interface that do not learn: random and gradient."""
 
+from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +11,7 @@ from common.errors import InputError, one_line
 from envs.core import LatentCore
 
 
-class Control:
+class Control(ABC):
     """Acts without learning; `learn` merely plays.
 
     Args:
@@ -31,28 +32,34 @@ class Control:
 
     def learn(self, total_timesteps: int, **unused: Any) -> Self:
         """Play at least `total_timesteps` steps, counted over all lanes."""
-        observations = self.env.reset()
+        observations: Any = self.env.reset()
         for _ in range(-(-total_timesteps // self.env.num_envs)):
             actions, _ = self.predict(observations)
             observations, *_ = self.env.step(actions)
         return self
 
     def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: Any = 0
+        self,
+        observation: np.ndarray,
+        state: None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
     ) -> tuple[np.ndarray, None]:
+        """Return what `act` does, and no state."""
+        return self.act(observation), None
+
+    @abstractmethod
+    def act(self, observation: np.ndarray) -> np.ndarray:
         """Return actions, float32 (n, latent_dim), for observations (n, latent_dim + 4)."""
-        raise NotImplementedError
 
 
 class RandomAgent(Control):
     """Uniform actions."""
 
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: Any = 0
-    ) -> tuple[np.ndarray, None]:
+    def act(self, observation: np.ndarray) -> np.ndarray:
         """Draw actions uniformly from [-1, 1]."""
         shape = (len(observation), *(self.env.action_space.shape or ()))
-        return self.rng.uniform(-1, 1, shape).astype(np.float32), None
+        return self.rng.uniform(-1, 1, shape).astype(np.float32)
 
 
 class GradientAgent(Control):
@@ -63,14 +70,12 @@ class GradientAgent(Control):
     weights.
     """
 
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: Any = 0
-    ) -> tuple[np.ndarray, None]:
+    def act(self, observation: np.ndarray) -> np.ndarray:
         """Return the scaled gradient at the observed latents."""
         core: LatentCore = self.env.get_attr("core")[0]
         gradient = slope(core, torch.tensor(observation[:, : core.latent_dim]))
         largest = gradient.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
-        return (gradient / largest).numpy(), None
+        return (gradient / largest).numpy()
 
 
 def slope(core: LatentCore, z: torch.Tensor) -> torch.Tensor:

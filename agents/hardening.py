@@ -1,4 +1,4 @@
-"""The hardening loop: search, retrain, refresh, repeat; then train the detector anew."""
+"""The hardening loop: search, retrain, refresh, repeat; then retrain on the whole bank."""
 
 import warnings
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from agents.algorithms import find_algorithm
 from agents.monitor import SearchMonitor
 from agents.settings import HardeningSettings
 from common.errors import InputError
+from common.imports import load_attribute
 from common.randomness import draw_seed, global_seed
-from common.registry import load_attribute
 from common.rows import checked_rows
 from detectors.base import Detector
-from detectors.replay import replay_set
+from detectors.replay import replay_set, retrained
 from envs.retrain import VectorDetectorRetrainWrapper
 from envs.rewards import RewardWeights
 from envs.sb3 import SB3VecEnv
@@ -77,8 +77,7 @@ def harden(
     load_attribute(find_algorithm(settings.algo)[0])
     rng = np.random.default_rng(seed)
     generator = generators.make(settings.generator, random_state=draw_seed(rng), progress=progress)
-    detector_seed = draw_seed(rng)
-    unhardened = make_detector(settings, detector_seed).fit(X, y)
+    unhardened = make_detector(settings, draw_seed(rng)).fit(X, y)
     if not unhardened.trainable:
         warnings.warn(
             f"{settings.detector} can only be queried: it is attacked, and what bypasses it is kept"
@@ -88,9 +87,7 @@ def harden(
     generator = fitted(generator, X, y)
     scenario = Scenario.assemble(X, y, generator, unhardened, draw_seed(rng))
     bank = background_bank(scenario, settings.n_background, rng)
-    live = make_detector(settings, detector_seed).fit(
-        *replay_set(X, y, bank, settings.synthetic_weight)
-    )
+    live = retrained(unhardened, X, y, bank, settings.synthetic_weight)
     scenario = replace(
         scenario, detector=live, bank=bank, synthetic_weight=settings.synthetic_weight
     )
@@ -98,12 +95,9 @@ def harden(
     with tqdm(total=settings.rounds * settings.timesteps, unit="step", disable=not progress) as bar:
         for index in range(settings.rounds):
             on_round(search.play_round(index, bar))
-    final = make_detector(settings, detector_seed).fit(
-        *replay_set(X, y, search.core.bank, settings.synthetic_weight)
-    )
-    hardened = replace(
-        scenario, generator=search.core.generator, detector=final, bank=search.core.bank
-    )
+    found, generator = search.core.bank, search.core.generator
+    final = retrained(unhardened, X, y, found, settings.synthetic_weight)
+    hardened = replace(scenario, generator=generator, detector=final, bank=found)
     return Hardened(hardened, unhardened, search.agent, search.history)
 
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium.vector import VectorEnv
 
 from agents.agent import make_agent
@@ -13,6 +12,7 @@ from common.errors import InputError
 from common.randomness import draw_seed, global_seed
 from envs.retrain import VectorDetectorRetrainWrapper, refuse_inside
 from envs.sb3 import SB3VecEnv
+from generators.feasibility import nearest_other
 
 
 class Arena:
@@ -92,6 +92,4 @@ class Arena:
         if len(found) < 2:
             return None
         gate = self.collector.core.scenario.gate
-        scaled = gate.scaler(np.stack(found))
-        apart = torch.cdist(scaled, scaled).fill_diagonal_(torch.inf)
-        return float(apart.amin(dim=1).mean() / gate.radius)
+        return float(nearest_other(gate.scaler(np.stack(found))).mean() / gate.radius)

@@ -15,7 +15,7 @@ from agents.agent import save_agent
 from agents.hardening import Hardened
 from common.errors import InputError
 from common.files import read_json, reading_saved, replacing, write_json
-from common.weights import load_weights, save_weights
+from common.tensors import load_tensors, save_tensors
 from data import Split, Table
 from detectors.base import Detector
 
@@ -38,7 +38,7 @@ class Run:
 
     def rows(self) -> dict[str, np.ndarray]:
         """Return `X_train`, `y_train`, `X_test`, `y_test`, `bank` and the gate's `references`."""
-        tensors = load_weights(self.folder / "rows.safetensors")
+        tensors = load_tensors(self.folder / "rows.safetensors")
         with reading_saved(self.folder):
             return {name: tensors[name].numpy() for name in ROWS}
 
@@ -92,7 +92,7 @@ def write_run(
         "bank": scenario.bank,
         "references": scenario.gate.references.numpy(),
     }
-    save_weights(
+    save_tensors(
         folder / "rows.safetensors", {name: torch.from_numpy(array) for name, array in rows.items()}
     )
     scenario.generator.save(folder / "generator")

@@ -28,7 +28,7 @@ from benchmarks.tables import (
     times,
     write_text,
 )
-from common.errors import run_command
+from common.command import run_command
 
 ROWS: dict[str, tuple[str, Factory]] = {
     "mamba-moe": ("no augmentation", OURS["mamba-moe"]),

@@ -6,7 +6,7 @@ python -m benchmarks.accuracy --data FOLDER --methods swift-hydra catboost knn
 import tyro
 
 from benchmarks.settings import GridSettings
-from common.errors import run_command
+from common.command import run_command
 
 REFERENCE = "swift-hydra"
 

@@ -16,9 +16,10 @@ from tqdm import tqdm
 import detectors
 from agents.algorithms import ALGORITHMS, find_algorithm
 from benchmarks.settings import check_data
-from common.errors import check_at_least, run_command
+from common.command import run_command
+from common.errors import check_at_least
 from common.files import check_file, write_json
-from common.registry import check_names
+from common.names import check_names
 
 if TYPE_CHECKING:
     from data import Split

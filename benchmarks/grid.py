@@ -28,7 +28,7 @@ from benchmarks.methods import Factory, Method, find_methods
 from benchmarks.settings import GridSettings
 from common.errors import InputError, reason
 from common.files import read_json, replacing, write_json
-from common.registry import check_names
+from common.names import check_names
 from data.adbench import PREFIX
 from data.protocols import MAX_ROWS
 

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 import detectors
 import generators
 from common.errors import InputError
-from common.registry import load_attribute
+from common.imports import load_attribute
 
 
 class Method(Protocol):

@@ -1,5 +1,6 @@
 """Two plain networks to compare speeds with: a length-1 Transformer and a perceptron."""
 
+from abc import ABC, abstractmethod
 from typing import Self
 
 import numpy as np
@@ -16,7 +17,7 @@ STEPS = 100
 SCORING_BATCH = 1024
 
 
-class NetworkClassifier:
+class NetworkClassifier(ABC):
     """A network of standardised rows, float32 (n, d), to one logit a row, behind `fit`.
 
     AdamW on balanced batches; what is measured is the time to score, so training is short.
@@ -28,9 +29,9 @@ class NetworkClassifier:
     def __init__(self, random_state: int = 0) -> None:
         self.random_state = random_state
 
+    @abstractmethod
     def build(self, n_features: int) -> nn.Module:
         """Return the network."""
-        raise NotImplementedError
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """Learn from standardised rows, float (n, d), and labels, int (n,) in {0, 1}."""

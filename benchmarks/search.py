@@ -14,9 +14,10 @@ import tyro
 from tqdm import tqdm
 
 from benchmarks.settings import check_data
-from common.errors import InputError, check_at_least, reason, run_command
+from common.command import run_command
+from common.errors import InputError, check_at_least, reason
 from common.files import read_json, write_json
-from common.registry import check_names
+from common.names import check_names
 
 FOUND = ["bypasses", "successes"]
 RANDOM = "random"

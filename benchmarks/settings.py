@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InputError, check_at_least
-from common.registry import check_names
+from common.names import check_names
 
 
 @dataclass(frozen=True)

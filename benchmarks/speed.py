@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from benchmarks.settings import check_seeds
-from common.errors import InputError, check_at_least, run_command
+from common.command import run_command
+from common.errors import InputError, check_at_least
 from common.files import replacing
-from common.registry import check_names
+from common.names import check_names
 
 if TYPE_CHECKING:
     import pandas as pd

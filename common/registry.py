@@ -1,90 +1,22 @@
 """A registry of named constructors, modelled on Gymnasium's `register` and `make`."""
 
-import difflib
-import importlib
 import warnings
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from common.errors import InputError, described
+from common.errors import InputError
+from common.imports import load_attribute
+from common.names import unknown
 
 T = TypeVar("T")
-
-
-def unknown(kind: str, name: str, choices: Iterable[str]) -> InputError:
-    """Build the error for a name that is not among `choices`, with the nearest ones."""
-    choices = sorted(choices)
-    near = nearest(name, choices)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(choices)}."
-    return InputError(f"Unknown {kind} {name!r}; {hint}")
-
-
-def nearest(name: str, choices: Iterable[str]) -> list[str]:
-    """Return up to three of `choices` that are like `name`, capital letters or not."""
-    spelled = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(str(name).lower(), spelled, n=3, cutoff=0.5)
-    return [spelled[choice] for choice in near]
-
-
-def check_names(kind: str, names: Iterable[str], choices: Collection[str]) -> None:
-    """Raise `InputError` at the first of `names` that is not among `choices`."""
-    for name in names:
-        if name not in choices:
-            raise unknown(kind, name, choices)
-
-
-def load_attribute(entry_point: str) -> Any:
-    """Import `module:attribute`.
-
-    Raises:
-        InputError: either does not exist, or the module needs a package that is not installed.
-    """
-    module, _, attribute = entry_point.partition(":")
-    try:
-        return getattr(load_module(module), attribute)
-    except AttributeError as error:
-        raise InputError(
-            f"Cannot load {entry_point!r} ({error}); the form is module:attribute."
-        ) from error
-
-
-def load_module(name: str) -> ModuleType:
-    """Import a module that a user named.
-
-    Raises:
-        InputError: there is none, it needs a package that is not installed, or it fails.
-    """
-    try:
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise ModuleNotFoundError("no module's name", name=name)
-        return importlib.import_module(name)
-    except InputError:
-        raise
-    except ModuleNotFoundError as error:
-        if f"{name}.".startswith(f"{error.name}."):
-            raise InputError(
-                f"Cannot import {name!r} ({error}); give a module's name, and install it or add its"
-                " folder to PYTHONPATH."
-            ) from error
-        raise InputError(f"{name!r} needs the package {error.name!r}; install it.") from error
-    except Exception as error:
-        raise InputError(f"Importing {name!r} fails ({described(error)}); mend it.") from error
-
-
-def load_plugins(modules: Iterable[str]) -> None:
-    """Import modules that register something; raise `InputError` where one does not import."""
-    for module in modules:
-        load_module(module)
 
 
 @dataclass(frozen=True)
 class Spec:
     """One registered constructor: where its class lives and its default arguments."""
 
-    id: str
     entry_point: str
     kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -150,7 +82,7 @@ class Registry(Generic[T]):
             raise InputError(
                 f"The {self.kind} {id!r} is registered as {entry_point!r}; write 'module:Class'."
             )
-        spec = Spec(id, entry_point, dict(kwargs or {}))
+        spec = Spec(entry_point, dict(kwargs or {}))
         if id in self.specs and not alike(self.specs[id], spec):
             raise InputError(
                 f"The {self.kind} {id!r} is already {self.specs[id].entry_point}; take another id."
@@ -170,7 +102,7 @@ class Registry(Generic[T]):
             return self.specs[id]
         prefix, _, member = id.partition(":")
         if prefix in self.families and member:
-            return Spec(id, *self.families[prefix].resolve(member))
+            return Spec(*self.families[prefix].resolve(member))
         raise unknown(self.kind, id, self.choices())
 
     def choices(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Robust scaling of columns with logarithmic tails, inside torch and exactly invertible."""
+"""Robust scaling of columns with logarithmic tails, inside torch, and its inverse."""
 
 from typing import Self
 

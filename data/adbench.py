@@ -9,7 +9,7 @@ import warnings
 import pooch
 
 from common.errors import InputError
-from common.registry import unknown
+from common.names import unknown
 from data.adbench_sums import SHA256
 from data.files import read
 from data.table import Table

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from common.errors import InputError
-from common.registry import unknown
+from common.names import unknown
 from data.adbench import PREFIX, load_adbench
 from data.builtin import BUILTIN, LOADERS
 from data.files import read

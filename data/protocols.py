@@ -14,8 +14,8 @@ from sklearn.cluster import KMeans
 
 from common.divisor import divisor
 from common.errors import InputError
+from common.names import check_names
 from common.randomness import draw_seed
-from common.registry import check_names
 from data.table import Table
 
 MAX_ROWS = 10_000

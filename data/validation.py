@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from common.errors import InputError
-from common.registry import nearest
+from common.names import nearest
 from data.table import Table
 
 MIN_ROWS = 20

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.registry import Family, unknown
+from common.names import unknown
+from common.registry import Family
 
 PYOD_CLASS = re.compile(r"^class (\w+)\(Base(?:DeepLearning)?Detector\)", re.MULTILINE)
 NOT_FOR_TABLES = ("pyg_", "ts_", "audio_", "embedding", "base")

@@ -14,7 +14,7 @@ from common.errors import InputError, check_at_least, check_positive
 from common.files import read_json, reading_saved, write_json
 from common.randomness import RandomState, as_seed, torch_seed
 from common.scaling import RowScaler
-from common.weights import load_weights, save_weights
+from common.tensors import load_tensors, save_tensors
 from detectors.base import Detector, check_contamination, real_weights
 from detectors.mamba2 import HEADDIM
 from detectors.mixture import HARDENED_TREES, REAL_TREES, Mixture, Sizes
@@ -225,7 +225,7 @@ class MambaMoEDetector(Detector):
         params = {**self.fitted_with_, "device": str(self.fitted_with_["device"])}
         settings = {"params": params, "fitted": fitted}
         write_json(Path(folder) / "settings.json", settings)
-        save_weights(Path(folder) / "weights.safetensors", self.network_.state_dict())
+        save_tensors(Path(folder) / "weights.safetensors", self.network_.state_dict())
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -235,7 +235,7 @@ class MambaMoEDetector(Detector):
             InputError: they belong to another version's network.
         """
         settings = read_json(Path(folder) / "settings.json")
-        weights = load_weights(Path(folder) / "weights.safetensors")
+        weights = load_tensors(Path(folder) / "weights.safetensors")
         with reading_saved(folder):
             detector = cls(**settings["params"])
             for name in FITTED:

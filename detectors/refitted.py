@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from common.errors import InputError
 from common.files import read_json, reading_saved, write_json
-from common.weights import load_weights, save_weights
+from common.tensors import load_tensors, save_tensors
 from detectors.base import Detector
 
 
@@ -43,7 +43,7 @@ class RefittedDetector(Detector):
         check_is_fitted(self)
         write_json(Path(folder) / "settings.json", self.fitted_with_)
         rows = {name: torch.from_numpy(values) for name, values in self.training_rows_.items()}
-        save_weights(Path(folder) / "rows.safetensors", rows)
+        save_tensors(Path(folder) / "rows.safetensors", rows)
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
@@ -53,7 +53,7 @@ class RefittedDetector(Detector):
             InputError: a file is missing or broken, another version wrote it, or the fit fails.
         """
         settings = read_json(Path(folder) / "settings.json")
-        rows = load_weights(Path(folder) / "rows.safetensors")
+        rows = load_tensors(Path(folder) / "rows.safetensors")
         with reading_saved(folder):
             detector = cls(random_state=settings.pop("random_state"), **settings)
             arrays = [rows[name].numpy() for name in ("X", "y", "weight", "synthetic")]

@@ -34,6 +34,11 @@ def replay_set(
 def retrained(
     detector: Detector, X: np.ndarray, y: np.ndarray, bank: np.ndarray, synthetic_weight: float
 ) -> Detector:
-    """Return a copy of `detector` that was retrained on the replay set."""
+    """Return a copy of `detector` that was retrained on the replay set.
+
+    One that can only be queried is returned as it is.
+    """
+    if not detector.trainable:
+        return detector
     successor = copy.deepcopy(detector)
     return successor.partial_fit(*replay_set(X, y, bank, synthetic_weight))

@@ -85,11 +85,11 @@ class TreesDetector(RefittedDetector):
     def _learn_synthetic(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        self.of_all_, self.share_ = None, 0.0
+        self.of_all_, self.trust_weight_ = None, 0.0
         if synthetic.any():
             trust = synthetic_trust(X[~synthetic], y[~synthetic], self.seed_)
-            self.share_ = TRUST_WEIGHT * trust
-        if self.share_:
+            self.trust_weight_ = TRUST_WEIGHT * trust
+        if self.trust_weight_:
             learner, weight = self.make_synthetic_learner(), relative_weights(y, weight)
             self.of_all_ = learner.fit(self._as_seen(X), y, sample_weight=weight)
 
@@ -103,7 +103,7 @@ class TreesDetector(RefittedDetector):
         of_real = self.ask(self.of_real_, X)
         if self.of_all_ is None:
             return of_real
-        return (of_real + self.share_ * self.ask(self.of_all_, X)) / (1 + self.share_)
+        return (of_real + self.trust_weight_ * self.ask(self.of_all_, X)) / (1 + self.trust_weight_)
 
 
 def real_rows(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,19 +1,17 @@
 """The env's arithmetic for N lanes at once; every face of the env is built on it."""
 
 from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import dataclass, fields, replace
-from numbers import Real
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor
 
 from common.errors import InputError, check_at_least, check_positive, one_line
-from common.registry import check_names
 from detectors.base import Detector
 from envs.rewards import Measures, RewardWeights, reward_terms
 from envs.scenario import Scenario, build_scenario, load_scenario
@@ -29,7 +27,16 @@ OBSERVED_RANGE = 5.0
 
 @dataclass(frozen=True)
 class Step:
-    """Outcome of one step, one entry a lane; `samples` are in the input's units."""
+    """Outcome of one step of n lanes.
+
+    Attributes:
+        samples: candidates in the input's units, float64 (n, d).
+        measures: of the candidates.
+        bypass: whether the detector calls a candidate normal, bool (n,).
+        success: whether it is also feasible and novel, bool (n,).
+        terms: of the reward, by name, each float32 (n,).
+        reward: their sum, float32 (n,).
+    """
 
     samples: np.ndarray
     measures: Measures
@@ -37,6 +44,18 @@ class Step:
     success: Tensor
     terms: dict[str, Tensor]
     reward: Tensor
+
+    def info(self) -> dict[str, Any]:
+        """Return what a step's info holds by name, arrays (n, ...), the reward's terms nested."""
+        return {
+            "sample": self.samples,
+            "score": self.measures.log_odds.double().numpy(),
+            "bypass": self.bypass.numpy(),
+            "margin": self.measures.margin.double().numpy(),
+            "novelty": self.measures.novelty.double().numpy(),
+            "success": self.success.numpy(),
+            "reward_terms": {name: term.double().numpy() for name, term in self.terms.items()},
+        }
 
 
 class LatentCore:
@@ -86,13 +105,14 @@ class LatentCore:
         chosen = np.linspace(0, len(bank) - 1, min(len(bank), MAX_KNOWN)).astype(int)
         self.scaled_bank = self.scenario.gate.scaler(bank[chosen])
 
-    def observation_bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lowest and highest observation, float32 (latent_dim + 4,)."""
+    def spaces(self) -> tuple[Box, Box]:
+        """Return a lane's observation space, float32 (latent_dim + 4,), and its action space."""
         extra_low = [-OBSERVED_RANGE, -1, 0, 0]
         extra_high = [OBSERVED_RANGE, OBSERVED_RANGE, 1, 1]
         low = np.r_[np.full(self.latent_dim, -self.limit), extra_low]
         high = np.r_[np.full(self.latent_dim, self.limit), extra_high]
-        return low.astype(np.float32), high.astype(np.float32)
+        observations = Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+        return observations, Box(-1, 1, (self.latent_dim,), dtype=np.float32)
 
     def draw_start(
         self, rng: np.random.Generator, options: Mapping[str, Any] | None = None
@@ -114,8 +134,10 @@ class LatentCore:
 
     def refresh(self, lanes: Tensor) -> None:
         """Measure `lanes` anew, after a reset or a change of detector, bank or generator."""
-        self.measures = deepcopy(self.measures)  # the last step's stay as they were
-        self.samples[lanes.numpy()], self.measures[lanes] = self.measure(self.z[lanes])
+        samples, fresh = self.measure(self.z[lanes])
+        self.samples[lanes.numpy()] = samples
+        pairs = zip(self.measures, fresh, strict=True)
+        self.measures = Measures(*(old.index_copy(0, lanes, new) for old, new in pairs))
 
     @torch.no_grad()
     def measure(self, z: Tensor) -> tuple[np.ndarray, Measures]:
@@ -256,13 +278,7 @@ def make_core(
     numbers = SimpleNamespace(num_envs=n_lanes, horizon=horizon, seed=seed)
     check_at_least(numbers, num_envs=1, horizon=1, seed=0)
     check_positive("step_size", step_size)
-    weights = weights or {}
-    if not isinstance(weights, Mapping):
-        raise InputError(f"weights is {weights!r}; give a dict of reward weights by name.")
-    check_names("reward weight", weights, [field.name for field in fields(RewardWeights)])
-    for name, weight in weights.items():
-        if not isinstance(weight, Real) or not np.isfinite(weight):
-            raise InputError(f"The reward weight {name} is {weight!r}; give a finite number.")
+    reward_weights = RewardWeights.checked(weights or {})
     if not isinstance(scenario, Scenario | None):
         raise InputError(
             f"scenario is {type(scenario).__name__}; give an envs.scenario.Scenario, which"
@@ -272,4 +288,4 @@ def make_core(
         scenario = load_scenario(run)
     elif scenario is None:
         scenario = build_scenario(data, label_column, protocol, detector, generator, seed)
-    return LatentCore(scenario, n_lanes, horizon, step_size, RewardWeights(**weights))
+    return LatentCore(scenario, n_lanes, horizon, step_size, reward_weights)

@@ -5,7 +5,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium import spaces
 
 from envs.core import LatentCore, Step, make_core
 from envs.rendering import draw_scene
@@ -34,8 +33,7 @@ class LatentAnomalyEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def __init__(self, render_mode: str | None = None, **settings: Any) -> None:
         self.core: LatentCore = make_core(1, **settings)
-        self.observation_space = spaces.Box(*self.core.observation_bounds(), dtype=np.float32)
-        self.action_space = spaces.Box(-1, 1, (self.core.latent_dim,), dtype=np.float32)
+        self.observation_space, self.action_space = self.core.spaces()
         self.render_mode = render_mode
         self.row = 0
 
@@ -66,13 +64,11 @@ class LatentAnomalyEnv(gym.Env[np.ndarray, np.ndarray]):
 
 
 def lane_info(outcome: Step) -> dict[str, Any]:
-    """Return the info of a single-lane step."""
+    """Return the info of a single-lane step, in Python's own numbers but for the sample."""
+    info = outcome.info()
+    sample, terms = info.pop("sample"), info.pop("reward_terms")
     return {
-        "sample": outcome.samples[0],
-        "score": float(outcome.measures.log_odds[0]),
-        "bypass": bool(outcome.bypass[0]),
-        "margin": float(outcome.measures.margin[0]),
-        "novelty": float(outcome.measures.novelty[0]),
-        "success": bool(outcome.success[0]),
-        "reward_terms": {name: float(term[0]) for name, term in outcome.terms.items()},
+        "sample": sample[0],
+        **{name: value.item() for name, value in info.items()},
+        "reward_terms": {name: term.item() for name, term in terms.items()},
     }

@@ -9,7 +9,8 @@ from gymnasium.envs.registration import EnvSpec
 
 import detectors
 from common.errors import InputError
-from common.registry import load_plugins, unknown
+from common.imports import load_module
+from common.names import unknown
 
 MAX_EPISODE_STEPS = 8
 FLAGSHIP = "LatentAnomaly-v0"
@@ -100,7 +101,7 @@ def find_env(id: str) -> tuple[str, str]:
     """
     module, name, backend = parse(id)
     if module:
-        load_plugins([module])
+        load_module(module)
     register_envs()
     ours = {
         key: spec

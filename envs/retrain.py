@@ -35,21 +35,16 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
     def __init__(self, env: gym.Env, retrain_every: int = 1) -> None:
         RecordConstructorArgs.__init__(self, retrain_every=retrain_every)
         gym.Wrapper.__init__(self, env)
-        if not hasattr(env.unwrapped, "core"):
-            raise InputError(
-                f"DetectorRetrainWrapper takes a LatentAnomalyEnv, which {env} is not; make one"
-                " with gym.make('envs:LatentAnomaly-v0')."
-            )
+        self.core = core_of(
+            env,
+            f"DetectorRetrainWrapper takes a LatentAnomalyEnv, which {env} is not; make one"
+            " with gym.make('envs:LatentAnomaly-v0').",
+        )
         require_trainable(self.core.detector)
         refuse_inside(env, Autoreset, "Put Autoreset around DetectorRetrainWrapper, not inside it.")
         self.retrain_every = retrain_every
         check_at_least(self, retrain_every=1)
         self.found: list[np.ndarray] = []
-
-    @property
-    def core(self) -> LatentCore:
-        """The env's core, which holds the live detector and the bank."""
-        return self.env.unwrapped.core  # type: ignore[attr-defined]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -90,11 +85,11 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
 
     def __init__(self, env: VectorEnv, retrain_every: int | None = 256, top_l: int = 256) -> None:
         super().__init__(env)
-        if not hasattr(env.unwrapped, "core"):
-            raise InputError(
-                "VectorDetectorRetrainWrapper takes a LatentAnomalyVectorEnv, which gym.make_vec"
-                " makes by default, not a vector of single envs."
-            )
+        self.core = core_of(
+            env,
+            "VectorDetectorRetrainWrapper takes a LatentAnomalyVectorEnv, which gym.make_vec"
+            " makes by default, not a vector of single envs.",
+        )
         self.retrain_every, self.top_l = retrain_every, top_l
         check_at_least(self, top_l=1)
         if retrain_every is not None:
@@ -102,11 +97,6 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
             require_trainable(self.core.detector)
         self.returns = np.zeros(env.num_envs)
         self.forget()
-
-    @property
-    def core(self) -> LatentCore:
-        """The env's core, which holds the live detector and the bank."""
-        return self.env.unwrapped.core  # type: ignore[attr-defined]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -159,22 +149,28 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
 
 
 def retrain(core: LatentCore, found: np.ndarray) -> None:
-    """Add `found`, float64 (m, d), to the core's bank and retrain its detector with replay.
-
-    A detector that can only be queried stays as it is.
-    """
+    """Add `found`, float64 (m, d), to the core's bank and retrain its detector with replay."""
     scenario = core.scenario
     core.remember(found)
-    if core.detector.trainable:
-        core.replace_detector(
-            retrained(core.detector, scenario.X, scenario.y, core.bank, scenario.synthetic_weight)
-        )
+    core.replace_detector(
+        retrained(core.detector, scenario.X, scenario.y, core.bank, scenario.synthetic_weight)
+    )
 
 
 def require_trainable(detector: Detector) -> None:
     """Raise `InputError` where a detector can only be queried."""
     if not detector.trainable:
         raise InputError(f"{detector} can only be queried: attack it without retraining it.")
+
+
+def core_of(env: gym.Env | VectorEnv, told: str) -> LatentCore:
+    """Return an env's core, which holds the live detector and the bank.
+
+    Raises `InputError(told)` where it has none.
+    """
+    if not hasattr(env.unwrapped, "core"):
+        raise InputError(told)
+    return env.unwrapped.core
 
 
 def refuse_inside(env: gym.Env | VectorEnv, kind: type, told: str) -> None:

@@ -1,9 +1,16 @@
 """The reward: change of a potential per step, a diversity term and a bonus on success."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from numbers import Real
+from typing import NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from common.errors import InputError
+from common.names import check_names
 
 
 @dataclass(frozen=True)
@@ -25,9 +32,19 @@ class RewardWeights:
     diversity: float = 0.05
     success: float = 5.0
 
+    @classmethod
+    def checked(cls, weights: Mapping[str, float]) -> Self:
+        """Return the defaults but for `weights` by name, or raise `InputError`."""
+        if not isinstance(weights, Mapping):
+            raise InputError(f"weights is {weights!r}; give a dict of reward weights by name.")
+        check_names("reward weight", weights, [field.name for field in fields(cls)])
+        for name, weight in weights.items():
+            if not isinstance(weight, Real) or not np.isfinite(weight):
+                raise InputError(f"The reward weight {name} is {weight!r}; give a finite number.")
+        return cls(**weights)
 
-@dataclass
-class Measures:
+
+class Measures(NamedTuple):
     """What the env measures of its candidates, one entry a lane.
 
     Attributes:
@@ -39,14 +56,6 @@ class Measures:
     log_odds: Tensor
     margin: Tensor
     novelty: Tensor
-
-    def __getitem__(self, lanes: Tensor) -> "Measures":
-        return Measures(self.log_odds[lanes], self.margin[lanes], self.novelty[lanes])
-
-    def __setitem__(self, lanes: Tensor, values: "Measures") -> None:
-        self.log_odds[lanes] = values.log_odds
-        self.margin[lanes] = values.margin
-        self.novelty[lanes] = values.novelty
 
 
 def reward_terms(

@@ -12,11 +12,11 @@ import detectors
 import generators
 from common.errors import InputError
 from common.files import read_json, reading_saved
+from common.names import check_names
 from common.randomness import draw_seed
-from common.registry import check_names
 from common.rows import checked_rows
 from common.scaling import RowScaler
-from common.weights import load_weights
+from common.tensors import load_tensors
 from detectors.base import Detector
 from generators.base import Generator, fitted
 from generators.feasibility import FeasibilityGate
@@ -157,7 +157,7 @@ def load_scenario(run: str) -> Scenario:
 @lru_cache(maxsize=8)
 def _load(folder: Path, version: FileVersion | None) -> Scenario:
     config = read_json(folder / "config.json")
-    rows = load_weights(folder / "rows.safetensors")
+    rows = load_tensors(folder / "rows.safetensors")
     with reading_saved(folder):
         X, y, bank = (rows[name].numpy() for name in ("X_train", "y_train", "bank"))
         references, weight = rows["references"], config["synthetic_weight"]

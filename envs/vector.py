@@ -1,19 +1,17 @@
 """The native vector face of the env: all lanes in one batched core."""
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from common.errors import InputError, check_at_least
-from envs.core import LatentCore, Step, make_core
+from envs.core import LatentCore, make_core
 
 
 class LatentAnomalyVectorEnv(VectorEnv):
@@ -42,16 +40,11 @@ class LatentAnomalyVectorEnv(VectorEnv):
             raise InputError(
                 f"The vector env has no render_mode {render_mode!r}; draw an env of gym.make."
             )
-        if max_episode_steps != -1:
-            check_at_least(
-                SimpleNamespace(max_episode_steps=max_episode_steps), max_episode_steps=1
-            )
         self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
+        if max_episode_steps != -1:
+            check_at_least(self, max_episode_steps=1)
         self.core: LatentCore = make_core(num_envs, **settings)
-        self.single_observation_space = spaces.Box(
-            *self.core.observation_bounds(), dtype=np.float32
-        )
-        self.single_action_space = spaces.Box(-1, 1, (self.core.latent_dim,), dtype=np.float32)
+        self.single_observation_space, self.single_action_space = self.core.spaces()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.seeded = [seeding.np_random() for _ in range(num_envs)]
@@ -114,13 +107,14 @@ class LatentAnomalyVectorEnv(VectorEnv):
         limit = self.max_episode_steps if self.max_episode_steps != -1 else np.inf
         truncated = (self.core.elapsed >= limit).numpy()
         done = terminated | truncated
-        going_on = self._step_info(outcome, ~done)
+        info = outcome.info()
+        going_on = self._step_info(info, ~done)
         if not done.any():
             return observations, outcome.reward.double().numpy(), terminated, truncated, going_on
         infos = {
             "final_obs": _object_array(observations, done),
             "_final_obs": done.copy(),
-            "final_info": self._step_info(outcome, done),
+            "final_info": self._step_info(info, done),
             "_final_info": done.copy(),
             **going_on,
         }
@@ -140,25 +134,11 @@ class LatentAnomalyVectorEnv(VectorEnv):
     def _row_info(self, lanes: np.ndarray) -> dict[str, Any]:
         return {"row": np.where(lanes, self.rows, 0), "_row": lanes.copy()}
 
-    def _step_info(self, outcome: Step, lanes: np.ndarray) -> dict[str, Any]:
+    def _step_info(self, info: dict[str, Any], lanes: np.ndarray) -> dict[str, Any]:
         """Batch the step's info as Gymnasium's own vector envs do: zeros and a mask elsewhere."""
         if not lanes.any():
             return {}
-        values = {
-            "sample": outcome.samples,
-            "score": outcome.measures.log_odds.double().numpy(),
-            "bypass": outcome.bypass.numpy(),
-            "margin": outcome.measures.margin.double().numpy(),
-            "novelty": outcome.measures.novelty.double().numpy(),
-            "success": outcome.success.numpy(),
-        }
-        terms = {name: term.double().numpy() for name, term in outcome.terms.items()}
-        return {
-            **self._row_info(lanes),
-            **_masked(values, lanes),
-            "reward_terms": _masked(terms, lanes),
-            "_reward_terms": lanes.copy(),
-        }
+        return {**self._row_info(lanes), **_masked(info, lanes)}
 
 
 def lanes_to_reset(options: Mapping[str, Any] | None, num_envs: int) -> np.ndarray:
@@ -176,13 +156,16 @@ def lanes_to_reset(options: Mapping[str, Any] | None, num_envs: int) -> np.ndarr
     return mask
 
 
-def _masked(values: dict[str, np.ndarray], lanes: np.ndarray) -> dict[str, Any]:
+def _masked(values: dict[str, Any], lanes: np.ndarray) -> dict[str, Any]:
     infos: dict[str, Any] = {}
-    for name, array in values.items():
-        shown = lanes.reshape(-1, *[1] * (array.ndim - 1))
-        infos[name] = np.where(shown, array, np.zeros_like(array))
+    for name, value in values.items():
+        infos[name] = _masked(value, lanes) if isinstance(value, dict) else _shown(value, lanes)
         infos[f"_{name}"] = lanes.copy()
     return infos
+
+
+def _shown(array: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+    return np.where(lanes.reshape(-1, *[1] * (array.ndim - 1)), array, np.zeros_like(array))
 
 
 def _object_array(observations: np.ndarray, done: np.ndarray) -> np.ndarray:

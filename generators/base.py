@@ -14,7 +14,7 @@ from common.errors import InputError, refused_by
 from common.files import read_json, reading_saved, write_json
 from common.randomness import RandomState, as_seed, global_seed
 from common.scaling import RowScaler
-from common.weights import load_weights, save_weights
+from common.tensors import load_tensors, save_tensors
 
 
 class Generator(nn.Module, ABC):
@@ -86,13 +86,13 @@ class Generator(nn.Module, ABC):
         """Write `settings.json` and `weights.safetensors` into `folder`."""
         n_features = len(self.scaler.center)
         write_json(Path(folder) / "settings.json", {**self.settings, "n_features": n_features})
-        save_weights(Path(folder) / "weights.safetensors", self.state_dict())
+        save_tensors(Path(folder) / "weights.safetensors", self.state_dict())
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
         """Read what `save` wrote; raise `InputError` where it is missing or broken."""
         settings = read_json(Path(folder) / "settings.json")
-        weights = load_weights(Path(folder) / "weights.safetensors")
+        weights = load_tensors(Path(folder) / "weights.safetensors")
         with reading_saved(folder):
             n_features = settings.pop("n_features")
             generator = cls(**settings)

@@ -37,8 +37,7 @@ class FeasibilityGate:
     def refer_to(self, references: Tensor) -> Self:
         """Take scaled normal rows, float32 (m, d), as the support, and set the radius."""
         self.references = references
-        own = torch.cdist(self.references, self.references).fill_diagonal_(torch.inf)
-        nearest = own.amin(dim=1)
+        nearest = nearest_other(references)
         finite = nearest[nearest.isfinite()]
         radius = np.percentile(finite.numpy(), PERCENTILE) if len(finite) else 0.0
         self.radius = max(float(radius), 1e-6)
@@ -55,6 +54,16 @@ class FeasibilityGate:
     def feasible(self, X: np.ndarray) -> np.ndarray:
         """Tell which rows of `X`, float (n, d) in the input's units, are feasible; bool (n,)."""
         return (self.margin(self.scaler(X)) > 0).numpy()
+
+
+def nearest_other(rows: Tensor) -> Tensor:
+    """Euclidean distance of each row, float32 (n, d), to the nearest other one; inf for one row."""
+    least = []
+    for own in torch.arange(len(rows)).split(MAX_REFERENCES):
+        apart = torch.cdist(rows[own], rows)
+        apart[torch.arange(len(own)), own] = torch.inf
+        least.append(apart.amin(dim=1))
+    return torch.cat(least)
 
 
 def nearest_distance(rows: Tensor, references: Tensor) -> Tensor:

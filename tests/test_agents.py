@@ -31,9 +31,9 @@ from agents.runs import find_run, write_run
 from agents.settings import HardeningSettings
 from common.errors import InputError
 from common.files import write_json
+from common.imports import load_plugins
 from common.randomness import global_seed
-from common.registry import load_plugins
-from common.weights import save_weights
+from common.tensors import save_tensors
 from data import Split
 from data.table import Table
 from detectors.mamba_moe import MambaMoEDetector
@@ -545,7 +545,7 @@ def test_a_run_of_another_version_is_refused_in_one_sentence(tmp_path):
     write_json(tmp_path / "config.json", {})
     rows = {name: torch.zeros(1, 2) for name in ("X_train", "y_train", "bank", "references")}
     for kept in ({"bank": rows["bank"]}, rows):
-        save_weights(tmp_path / "rows.safetensors", kept)
+        save_tensors(tmp_path / "rows.safetensors", kept)
         with pytest.raises(InputError, match=r"another version; train it again"):
             load_scenario(str(tmp_path))
 

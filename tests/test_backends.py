@@ -31,7 +31,7 @@ from agents.hardening import harden
 from agents.settings import HardeningSettings
 from common.errors import InputError
 from common.files import write_json
-from common.registry import load_attribute, load_plugins
+from common.imports import load_attribute, load_plugins
 from detectors.adapter import AdaptedDetector
 from detectors.base import Detector, checked_scores
 from detectors.families import pyod_modules
@@ -840,7 +840,7 @@ def test_plugin_module_registers_on_import(tmp_path):
         "import detectors\ndetectors.register('mine', 'sklearn.ensemble:RandomForestClassifier')\n"
     )
     code = (
-        "from common.registry import load_plugins; load_plugins(['mine']);"
+        "from common.imports import load_plugins; load_plugins(['mine']);"
         "import detectors; assert detectors.check_detector('mine') == []"
     )
     line = [sys.executable, "-c", code]

@@ -26,9 +26,10 @@ from agents.hardening import harden
 from agents.report import detection_metrics
 from agents.runs import ROWS, open_run, write_run
 from agents.settings import HardeningSettings
-from common.errors import InputError, run_command
+from common.command import run_command
+from common.errors import InputError
 from common.files import check_file, check_folder, write_json
-from common.weights import save_weights
+from common.tensors import save_tensors
 from data import Split, Table, load, split
 from detectors.trees import ExtraTreesDetector
 from evaluate import DEFAULTS, EvaluateConfig, default_scenario, evaluate
@@ -395,7 +396,7 @@ def test_figures_are_written_through_a_link_and_onto_nothing_but_files(tmp_path)
 
 
 def test_weights_have_the_permissions_of_other_files(tmp_path):
-    save_weights(tmp_path / "weights.safetensors", {"a": torch.zeros(2)})
+    save_tensors(tmp_path / "weights.safetensors", {"a": torch.zeros(2)})
     write_json(tmp_path / "settings.json", {})
     assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
 
@@ -574,7 +575,7 @@ def write_figures(folder, **found) -> None:
             ],
         },
     )
-    save_weights(folder / "rows.safetensors", {name: torch.zeros(7, 2) for name in ROWS})
+    save_tensors(folder / "rows.safetensors", {name: torch.zeros(7, 2) for name in ROWS})
 
 
 def test_compared_runs_are_told_apart_and_their_rounds_are_added_up(tmp_path):

@@ -20,7 +20,7 @@ from common.errors import InputError
 from common.scaling import RowScaler
 from envs.latent_anomaly import LatentAnomalyEnv
 from generators.background import Background
-from generators.feasibility import FeasibilityGate, nearest_distance
+from generators.feasibility import FeasibilityGate, nearest_distance, nearest_other
 
 ROOT = Path(__file__).parent.parent
 QUICK = {"cvae": {"latent_dim": 3, "steps": 150}, "background": {}}
@@ -302,13 +302,20 @@ def test_gate_radius_is_the_95th_percentile_of_the_normals_own_distances(rows):
     assert gate.radius == pytest.approx(np.percentile(apart.min(axis=1), 95), rel=1e-4)
 
 
+@pytest.mark.parametrize("n", [1, 2, 2500])
+def test_nearest_other_row(n):
+    rows = torch.from_numpy(np.random.default_rng(0).standard_normal((n, 3))).float()
+    apart = torch.cdist(rows, rows).fill_diagonal_(torch.inf)
+    torch.testing.assert_close(nearest_other(rows), apart.amin(dim=1), rtol=1e-3, atol=1e-4)
+
+
 def test_gate_does_not_mistake_repeated_rows_for_near_ones(rows):
     X, y = rows
     once, twice = make_gate(X, y), make_gate(np.concatenate([X, X]), np.concatenate([y, y]))
     assert twice.radius == pytest.approx(once.radius, rel=0.05)
 
 
-def test_gate_cost_is_bounded(rows):
+def test_gate_cost_is_bounded():
     X = np.random.default_rng(0).standard_normal((5000, 2))
     gate = make_gate(X, np.zeros(5000, int))
     assert len(gate.references) == 2000

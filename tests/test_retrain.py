@@ -298,16 +298,20 @@ def test_wrappers_refuse_other_envs(scenario):
 
 def test_the_loop_keeps_to_its_settings(rows, monkeypatch):
     refreshed, told, fitted = [], [], []
-    keep = ExtraTreesDetector._keep
 
     def refresh(generator, X, y):
         refreshed.append((X, y))
         return generator
 
     monkeypatch.setattr(Background, "partial_fit", refresh)
-    monkeypatch.setattr(
-        ExtraTreesDetector, "_keep", lambda self, *rows: fitted.append(rows) or keep(self, *rows)
-    )
+
+    def spy_on(name):
+        method = getattr(ExtraTreesDetector, name)
+        spy = lambda self, *rows: fitted.append(rows) or method(self, *rows)  # noqa: E731
+        monkeypatch.setattr(ExtraTreesDetector, name, spy)
+
+    spy_on("fit")
+    spy_on("partial_fit")
     settings = HardeningSettings(
         "extra-trees",
         "background",
@@ -326,9 +330,11 @@ def test_the_loop_keeps_to_its_settings(rows, monkeypatch):
     (X, y), bank = refreshed[0], hardened.scenario.bank
     np.testing.assert_array_equal(X, np.concatenate([rows[0], bank[:53]]))
     np.testing.assert_array_equal(y, np.r_[rows[1], np.ones(53)])
-    assert [synthetic.sum() for _, _, _, synthetic in fitted] == [0, 50, 53, 56]
-    shares = [weight[new].sum() / weight[y == 1].sum() for _, y, weight, new in fitted]
-    assert shares == pytest.approx([0, 0.3, 0.3, 0.3])
+    unhardened, *retrained = fitted
+    np.testing.assert_equal(unhardened, rows)
+    assert [synthetic.sum() for _, _, _, synthetic in retrained] == [50, 53, 56]
+    shares = [weight[new].sum() / weight[y == 1].sum() for _, y, weight, new in retrained]
+    assert shares == pytest.approx([0.3, 0.3, 0.3])
     assert hardened.scenario.detector.seed_ == hardened.unhardened.seed_
 
 

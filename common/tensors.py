@@ -10,16 +10,16 @@ from common.errors import InputError
 from common.files import replacing
 
 
-def save_weights(path: Path | str, tensors: dict[str, Tensor]) -> None:
+def save_tensors(path: Path | str, tensors: dict[str, Tensor]) -> None:
     """Write named tensors, atomically; those that share memory each in full."""
     copies = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     with replacing(path) as temporary:
         temporary.write_bytes(save(copies))
 
 
-def load_weights(path: Path | str) -> dict[str, Tensor]:
+def load_tensors(path: Path | str) -> dict[str, Tensor]:
     """Read named tensors; raise `InputError` where the file is missing or broken."""
     try:
         return load_file(path)
     except (SafetensorError, FileNotFoundError) as error:
-        raise InputError(f"{path} holds no readable weights ({error}); train it again.") from error
+        raise InputError(f"{path} holds no readable tensors ({error}); train it again.") from error

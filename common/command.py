@@ -1,0 +1,52 @@
+"""How a command line runs: its threads, warnings, signals and exit codes."""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from common.errors import InputError, one_line
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command line; an `InputError` becomes one line on stderr and exit code 2.
+
+    So does what the system refuses, such as a full disk. A warning is one line, too, told once
+    however often libraries give it. Scratch files are removed after Ctrl-C, exit code 130, SIGTERM,
+    143, and SIGHUP, 129. Unless the environment says otherwise, there is one thread: products are
+    small here, and threads that wait for each other on a busy machine take many times as long.
+    """
+    if not os.environ.get("OMP_NUM_THREADS"):
+        from threadpoolctl import threadpool_limits
+
+        os.environ["OMP_NUM_THREADS"] = "1"
+        threadpool_limits(1)  # of what is loaded already
+    tell_once = cache(lambda line: print(line, file=sys.stderr))
+
+    def showwarning(message: Any, *_args: Any, **_kwargs: Any) -> None:
+        tell_once(f"warning: {one_line(message)}")
+
+    code = 0
+
+    def end(number: int, _frame: Any) -> None:
+        nonlocal code
+        code = 128 + number
+        raise KeyboardInterrupt
+
+    warnings.showwarning = showwarning
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, end)
+    try:
+        main()
+    except BaseException as error:
+        if code or isinstance(error, KeyboardInterrupt):  # imports make other errors of one
+            print("interrupted", file=sys.stderr)
+            sys.exit(code or 128 + signal.SIGINT)
+        if not isinstance(error, InputError | OSError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
