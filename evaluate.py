@@ -12,7 +12,7 @@ import tyro
 
 import detectors
 from common.command import run_command
-from common.errors import check_at_least
+from common.errors import InputError, check_at_least
 from common.files import check_file, write_json
 from common.imports import load_plugins
 from envs.registration import FLAGSHIP, env_name
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from envs.scenario import Scenario
 
 N_LANES = 64
+RUNS = Path("runs")
 DEFAULTS = {"data": "digits", "label_column": "label", "protocol": "unseen", "seed": 0}
 ENV_IDS = [FLAGSHIP, *map(env_name, detectors.ids()), "LatentAnomaly/<detector>-v0", "module:id"]
 
@@ -36,7 +37,8 @@ class EvaluateConfig:
         env_id: a registered env id, or module:id to import a module first.
         run: folder of a run written by train.py; by default the latest in `runs`: of any backend
             for LatentAnomaly-v0, else of the id's.
-        runs: folder that run folders are looked for in.
+        runs: folder that run folders are looked for in; unless another one is named, without a run
+            in it the controls play against an unhardened detector.
         episodes: episodes that each algorithm plays at least.
         seed: of the episodes.
         json: file to write the figures to, the time that scoring takes among them.
@@ -47,7 +49,7 @@ class EvaluateConfig:
 
     env_id: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(ENV_IDS) + "}")] = FLAGSHIP
     run: Path | None = None
-    runs: Path = Path("runs")
+    runs: Path = RUNS
     episodes: int = 512
     seed: int = 0
     json: Path | None = None
@@ -89,10 +91,10 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     settings = {**DEFAULTS, **registered_settings(name)}
     run = chosen_run(config, settings, wanted)
     if run is None:
-        kind = "run" if wanted is None else f"run of {wanted}"
-        print(
-            f"No {kind} in {config.runs}: playing the controls on {settings['data']}, unhardened.\n"
-        )
+        told = f"No {'run' if wanted is None else f'run of {wanted}'} in {config.runs}"
+        if config.runs != RUNS:
+            raise InputError(f"{told}; name another folder with --runs, or leave it out.")
+        print(f"{told}: playing the controls on {settings['data']}, unhardened.\n")
         scenarios, X_test, y_test = default_scenario(settings)
     else:
         run.check_parts()

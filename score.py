@@ -65,7 +65,7 @@ def score(config: ScoreConfig) -> None:
     names = run.feature_names()
     prefix = "" if set(ADDED).isdisjoint(names) else "hydra_"
     added = [prefix + name for name in ADDED]
-    frame, X = read_rows(config.data, names)
+    frame, X = read_rows(config.data, names, verbatim=suffix == ".csv")
     for column in frame.columns.intersection(added):
         raise InputError(f"{config.data} has a column {column!r} already; rename it.")
     detector = run.detector()

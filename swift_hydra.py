@@ -30,7 +30,7 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         contamination: share of new rows labelled 0 that `predict` shall call anomalies; by default
             the threshold is the detector's own. Of the backends the flagship takes a contamination
             itself. With the others `threshold_` is a quantile of the scores that the training rows
-            labelled 0 get from five further fits, each of which leaves out a fifth of them.
+            labelled 0 get from ten further fits, each of which leaves out a tenth of them.
         random_state: seed of everything drawn.
         progress: show a progress bar.
 
@@ -113,7 +113,9 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.decision_scores_ = self.detector_.decision_scores_[: len(X)]
         self.threshold_ = self.detector_.threshold_
         if self.contamination is not None and not calibrated:
-            held_out = held_out_scores(X, y, self.bank_, settings, seed)
+            n_found = sum(int(record["added"]) for record in self.history_)
+            found = self.bank_[len(self.bank_) - n_found :]
+            held_out = held_out_scores(X, y, found, settings, seed)
             self.threshold_ = float(np.quantile(held_out, 1 - self.contamination))
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
         return self

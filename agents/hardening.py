@@ -27,6 +27,7 @@ from envs.sb3 import SB3VecEnv
 from envs.scenario import Scenario
 from envs.vector import LatentAnomalyVectorEnv
 from generators.base import fitted, refitted
+from generators.feasibility import FeasibilityGate
 
 EARLY_DIVERSITY = 0.2
 
@@ -86,7 +87,7 @@ def harden(
         )
     generator = fitted(generator, X, y)
     scenario = Scenario.assemble(X, y, generator, unhardened, draw_seed(rng))
-    bank = background_bank(scenario, settings.n_background, rng)
+    bank = background_bank(X, y, scenario.gate, settings.n_background, rng)
     live = retrained(unhardened, X, y, bank, settings.synthetic_weight)
     scenario = replace(
         scenario, detector=live, bank=bank, synthetic_weight=settings.synthetic_weight
@@ -172,11 +173,12 @@ def make_detector(settings: HardeningSettings, seed: int) -> Detector:
     return detector
 
 
-def background_bank(scenario: Scenario, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw up to `n` feasible feature-space negatives, float64 (m, d)."""
-    background = generators.make("background").fit(scenario.X, scenario.y)
-    candidates = background.sample(4 * n, rng)
-    return candidates[scenario.gate.feasible(candidates)][:n]
+def background_bank(
+    X: np.ndarray, y: np.ndarray, gate: FeasibilityGate, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw up to `n` feasible feature-space negatives, float64 (m, d), of 4 n candidates."""
+    candidates = generators.make("background").fit(X, y).sample(4 * n, rng)
+    return candidates[gate.feasible(candidates)][:n]
 
 
 def round_weights(index: int, rounds: int) -> RewardWeights:

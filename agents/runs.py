@@ -26,6 +26,7 @@ NEEDED_SETTINGS: dict[str, type | tuple[type, ...]] = {
     "seed": int,
     "synthetic_weight": (int, float),
 }
+NEVER = -np.inf
 ROWS = ("X_train", "y_train", "X_test", "y_test", "bank", "references")
 
 
@@ -129,13 +130,26 @@ def find_run(root: Path, backend: str | None = None) -> Run | None:
     That is told by the time of its config, so that a run folder can be renamed. Folders that are no
     runs of this version are left out, with a warning.
     """
-    configs = [path for path in root.glob("*/config.json") if path.is_file()]
-    for path in sorted(configs, key=lambda path: path.stat().st_mtime, reverse=True):
+    folders = root.iterdir() if root.is_dir() else ()
+    written = {folder: when_written(folder) for folder in folders}
+    for folder in sorted(written, key=written.__getitem__, reverse=True):
+        if written[folder] == NEVER:
+            break
         try:
-            run = open_run(path.parent)
+            run = open_run(folder)
         except (InputError, OSError) as error:
-            warnings.warn(f"{path.parent} is left out: {error}", stacklevel=2)
+            warnings.warn(f"{folder} is left out: {error}", stacklevel=2)
             continue
         if backend in (None, run.config["detector"]):
             return run
     return None
+
+
+def when_written(folder: Path) -> float:
+    """Return the time of a run's config: `NEVER` without one, the latest where none can be told."""
+    try:
+        return (folder / "config.json").stat().st_mtime
+    except (FileNotFoundError, NotADirectoryError):
+        return NEVER
+    except OSError:
+        return np.inf

@@ -4,11 +4,11 @@ A finished cell is a JSON file in the output folder, so a killed run loses at mo
 its workers were at, a further run adds what is missing, and two runs may share a folder.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from time import process_time
@@ -105,11 +105,17 @@ def check_digests(digests: Mapping[str, str], out: Path) -> None:
     for name, digest in digests.items():
         file = digest_file(out, name)
         changed = file.exists() and read_json(file) != digest
-        if changed and any(map(is_finished, out.glob(f"cells/*/{escape(name)}-*.json"))):
+        if changed and any(map(is_finished, cells_of(name, out))):
             raise InputError(
                 f"{out} keeps results of other rows called {name}; rename the set, or pass another"
                 " --out."
             )
+
+
+def cells_of(name: str, out: Path) -> list[Path]:
+    """Return the files of a set's cells, of whatever method; of `a-b` none is one of `a`."""
+    form = re.compile(rf"{re.escape(name)}-({'|'.join(data.PROTOCOLS)})-[\d-]+\.json")
+    return [file for file in out.glob("cells/*/*.json") if form.fullmatch(file.name)]
 
 
 def digest_file(out: Path, name: str) -> Path:

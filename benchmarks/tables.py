@@ -14,9 +14,13 @@ MEAN = "mean of the protocols"
 def comparable(results: pd.DataFrame) -> pd.DataFrame:
     """Return the cells that all methods have finished, of sets that have some in each protocol.
 
+    A method that has finished none in one of the protocols is left out.
+
     Args:
         results: finished cells of the methods and protocols to compare.
     """
+    covered = results.groupby("method")["protocol"].transform("nunique")
+    results = results[covered == results["protocol"].nunique()]
     methods = results.groupby(["set", "protocol", "seed"])["method"].transform("nunique")
     shared = results[methods == results["method"].nunique()]
     protocols = shared.groupby("set")["protocol"].transform("nunique")

@@ -1,8 +1,11 @@
 """How a command line runs: its threads, warnings, signals and exit codes."""
 
+import io
+import math
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -10,14 +13,17 @@ from typing import Any
 
 from common.errors import InputError, one_line
 
+AGAIN = 1.0  # seconds between two signals, so that cleaning up after one is not cut short
+
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line; an `InputError` becomes one line on stderr and exit code 2.
 
     So does what the system refuses, such as a full disk. A warning is one line, too, told once
     however often libraries give it. Scratch files are removed after Ctrl-C, exit code 130, SIGTERM,
-    143, and SIGHUP, 129. Unless the environment says otherwise, there is one thread: products are
-    small here, and threads that wait for each other on a busy machine take many times as long.
+    143, and SIGHUP, 129; signals within a second are one. What stdout cannot encode is escaped.
+    Unless the environment says otherwise, there is one thread: products are small here, and threads
+    that wait for each other on a busy machine take many times as long.
     """
     if not os.environ.get("OMP_NUM_THREADS"):
         from threadpoolctl import threadpool_limits
@@ -29,13 +35,16 @@ def run_command(main: Callable[[], None]) -> None:
     def showwarning(message: Any, *_args: Any, **_kwargs: Any) -> None:
         tell_once(f"warning: {one_line(message)}")
 
-    code = 0
+    code, ended = 0, -math.inf
 
     def end(number: int, _frame: Any) -> None:
-        nonlocal code
-        code = 128 + number
-        raise KeyboardInterrupt
+        nonlocal code, ended
+        if time.monotonic() - ended >= AGAIN:
+            code, ended = 128 + number, time.monotonic()
+            raise KeyboardInterrupt
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     warnings.showwarning = showwarning
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup

@@ -53,7 +53,8 @@ def described(error: BaseException) -> str:
 def refused_by(name: str, kind: str) -> Iterator[None]:
     """Turn errors of somebody else's class into an `InputError`.
 
-    A `ValueError` is taken for a refusal of the rows that the class was given.
+    A `ValueError` is taken for a refusal of the rows that the class was given, or where it is a
+    `TypeError`, too, of a setting.
     """
     try:
         yield
@@ -61,6 +62,8 @@ def refused_by(name: str, kind: str) -> Iterator[None]:
         raise
     except ValueError as error:
         said = one_line(error).rstrip(".")
+        if isinstance(error, TypeError):  # as scikit-learn's of a setting is, too
+            raise InputError(f"{name} refuses a setting: {said}; give another one.") from error
         raise InputError(f"{name} refuses the rows: {said}; take another {kind}.") from error
     except Exception as error:
         raise InputError(

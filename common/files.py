@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from common.errors import InputError
+from common.errors import InputError, one_line
 
 
 @contextmanager
@@ -17,15 +17,24 @@ def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is renamed onto `path`.
 
     Where that is a link, it is renamed onto what the link leads to.
+
+    Raises:
+        InputError: the system refuses to write there, such as on a full disk.
     """
     path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}{path.suffix}")
     try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        told = error.strerror or one_line(error)
+        raise InputError(
+            f"{path} cannot be written ({told}); make room, or name another place."
+        ) from error
 
 
 def check_folder(folder: Path, option: str) -> None:

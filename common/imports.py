@@ -42,7 +42,7 @@ def load_module(name: str) -> ModuleType:
                 " folder to PYTHONPATH."
             ) from error
         raise InputError(f"{name!r} needs the package {error.name!r}; install it.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"Importing {name!r} fails ({described(error)}); mend it.") from error
 
 

@@ -66,7 +66,7 @@ class RowScaler(nn.Module):
 
     def forward(self, X: ArrayLike | Tensor) -> Tensor:
         """Scale rows, (n, d) in the input's units, to float32."""
-        plain = X if isinstance(X, Tensor) else np.ascontiguousarray(X)
+        plain = X if isinstance(X, Tensor) else np.require(X, np.float64, ["C", "W"])
         rows = torch.as_tensor(plain, dtype=torch.float64, device=self.center.device)
         return compress(((rows - self.center) / self.scale).clamp(-FAR, FAR).float())
 

@@ -21,5 +21,9 @@ def load_tensors(path: Path | str) -> dict[str, Tensor]:
     """Read named tensors; raise `InputError` where the file is missing or broken."""
     try:
         return load_file(path)
-    except (SafetensorError, FileNotFoundError) as error:
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} is missing; the folder is no complete run or model, or another backend's."
+        ) from None
+    except SafetensorError as error:
         raise InputError(f"{path} holds no readable tensors ({error}); train it again.") from error

@@ -44,6 +44,8 @@ def fetch(file: str) -> str:
         registry=SHA256,
         env=CACHE_VARIABLE,
     )
+    if cache.abspath.is_file():
+        raise InputError(f"{cache.abspath} is a file; name a folder in {CACHE_VARIABLE}.")
     if SHA256[file] is None:
         warnings.warn(f"The checksum of {file} is unknown; it is used unchecked.", stacklevel=2)
     try:

@@ -34,12 +34,15 @@ def read(path: Path | str, label_column: str = "label", name: str | None = None)
     return table_from_frame(read_frame(path), label_column, name)
 
 
-def read_rows(path: Path, names: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
+def read_rows(
+    path: Path, names: list[str], verbatim: bool = True
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Read a file of rows that need no label.
 
     Returns:
         all its columns, an index that a .parquet file has among them and those of a .csv file as
-        the text that is there; the columns `names`, in that order, as float64 (n, d).
+        the text that is there, `names` only if `verbatim`; the columns `names`, in that order, as
+        float64 (n, d).
 
     Raises:
         InputError: the file cannot be read, or does not hold these columns of finite numbers; those
@@ -55,7 +58,10 @@ def read_rows(path: Path, names: list[str]) -> tuple[pd.DataFrame, np.ndarray]:
         frame = frame.set_axis(names, axis="columns")
     X = named_features(frame, names, str(path))
     if suffix == CSV:
+        numbers = frame[names]
         frame = read_csv(path, dtype=str, keep_default_na=False)
+        if not verbatim:
+            frame[names] = numbers
     elif frame.index.names != [None] or not frame.index.equals(pd.RangeIndex(len(frame))):
         try:
             frame = frame.reset_index()
@@ -72,6 +78,8 @@ def suffix_of(path: Path) -> str:
         raise InputError(f"{path} is a folder; name a file in it.")
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path.")
+    if not path.is_file():  # it is read several times
+        raise InputError(f"{path} is no regular file; write what it gives into one.")
     suffix = path.suffix.lower()
     if suffix not in (ARRAYS, *FRAME_READERS):
         raise InputError(
@@ -121,7 +129,9 @@ def first_line(path: Path) -> pd.Series:
 
 def check_header(header: pd.Series, path: Path) -> None:
     """Raise `InputError` where the names in a .csv file's first line do not fit its rows."""
-    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+    if header[0].startswith("sep="):
+        raise InputError(f"{path} begins with {header[0]!r}; delete that line.")
+    for mark, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if len(header) == 1 and mark in header[0]:
             raise InputError(f"{path} parts values by {name}; part them by commas.")
     try:

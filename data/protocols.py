@@ -7,13 +7,14 @@ whoever trains. The same seed gives `full` and `few` the same rows.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
 
 from common.divisor import divisor
-from common.errors import InputError
+from common.errors import InputError, check_at_least
 from common.names import check_names
 from common.randomness import draw_seed
 from data.table import Table
@@ -46,9 +47,11 @@ def split(table: Table, protocol: str, seed: int) -> Split:
     are for training, both by class. Nothing is scaled.
 
     Raises:
-        InputError: the protocol is unknown, or it would leave a side without either class.
+        InputError: the protocol is unknown, or would leave a side without either class, or the seed
+            is no whole number of at least 0.
     """
     check_names("protocol", [protocol], SPLITTERS)
+    check_at_least(SimpleNamespace(seed=seed), seed=0)
     rng = np.random.default_rng(seed)
     result = SPLITTERS[protocol](capped(distinct(table), rng), rng)
     for side, y in (("training", result.y_train), ("test", result.y_test)):

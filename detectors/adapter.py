@@ -26,7 +26,7 @@ from detectors.refitted import RefittedDetector
 
 CONTAMINATION = 0.1  # PyOD's default share of training rows that count as anomalies
 HEAD_TREES = 200
-N_ALONE = 3  # training rows that are scored alone
+N_ALONE = 3  # training rows, and new rows between two of them, that are scored alone
 KINDS_WITH_ZERO = (ClassifierMixin, OutlierMixin)  # their decision functions change sign there
 SUPERVISED_PYOD = {"XGBOD", "DevNet"}
 
@@ -49,7 +49,9 @@ class Score:
         core = np.clip(normal, *np.quantile(normal, [WINSOR, 1 - WINSOR]))
         if zero is None:
             zero = float(np.quantile(normal, 1 - CONTAMINATION))
-        return cls(float(zero), float(divisor(core.std(), core)))
+        _, exponent = np.frexp(np.abs(core).max())  # squares of large scores would be infinite
+        deviation = np.ldexp(np.ldexp(core, -exponent).std(), exponent)
+        return cls(float(zero), float(divisor(deviation, core)))
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """Convert scores, float (n,), to float64 (n,)."""
@@ -85,7 +87,7 @@ class AdaptedDetector(RefittedDetector):
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
         self.estimator_ = self._make_estimator()
-        standardise = ":" in self.backend
+        standardise = self.backend not in detectors.registry.specs  # but of a family
         self.scaler_ = StandardScaler(with_mean=standardise, with_std=standardise)
         scaled = self.scaler_.fit(X[~synthetic]).transform(X)
         self.head_ = None
@@ -96,7 +98,7 @@ class AdaptedDetector(RefittedDetector):
             else:
                 fit(self.estimator_, scaled.copy(), y.copy(), weight)
         own = self._ask(scaled)
-        self._ask_alone(scaled[:N_ALONE], own[:N_ALONE])
+        self._ask_alone(scaled, own)
         if is_pyod_outlier(self.estimator_):  # its own scores leave each row out
             own[y == 0] = self.estimator_.decision_scores_
         with refused_by(self.backend, "detector"):
@@ -140,14 +142,20 @@ class AdaptedDetector(RefittedDetector):
             own = raw_scores(self.estimator_, scaled.copy())
         return checked_scores(own, len(scaled), self.backend)
 
-    def _ask_alone(self, scaled: np.ndarray, among_others: np.ndarray) -> None:
-        """Score scaled rows, (n, d), each alone, as an env asks for, and compare, (n,).
+    def _ask_alone(self, scaled: np.ndarray, own: np.ndarray) -> None:
+        """Score some rows and new ones between them, each alone, as an env asks for, and compare.
+
+        Args:
+            scaled: scaled rows, (n, d).
+            own: their scores, (n,).
 
         Raises:
             InputError: a row has no score of its own.
         """
+        first, new = scaled[:N_ALONE], (scaled[:N_ALONE] + scaled[-N_ALONE:]) / 2
         try:
-            alone = np.concatenate([self._ask(row[None]) for row in scaled])
+            alone = np.concatenate([self._ask(row[None]) for row in (*first, *new)])
+            among_others = np.concatenate([own[:N_ALONE], self._ask(new)])
         except InputError as error:
             raise InputError(f"{self.backend} cannot score a row alone: {error}") from error
         if not np.allclose(alone, among_others, rtol=1e-3, atol=1e-3 * np.ptp(among_others)):

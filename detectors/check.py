@@ -77,11 +77,11 @@ def check_detector(
     return [f"{id}: {fault}" for check in CHECKS for fault in faults(check, trial)]
 
 
-def made_up_rows() -> tuple[np.ndarray, np.ndarray]:
+def made_up_rows(n_features: int = N_FEATURES) -> tuple[np.ndarray, np.ndarray]:
     """Draw a round cloud of normal rows and a wider one of anomalies."""
     rng = np.random.default_rng(0)
-    normals = rng.standard_normal((N_NORMAL, N_FEATURES))
-    anomalies = 3 * rng.standard_normal((N_ANOMALIES, N_FEATURES)) + 2
+    normals = rng.standard_normal((N_NORMAL, n_features))
+    anomalies = 3 * rng.standard_normal((N_ANOMALIES, n_features)) + 2
     return np.concatenate([normals, anomalies]), np.repeat([0, 1], [N_NORMAL, N_ANOMALIES])
 
 
@@ -131,12 +131,12 @@ def leaves_the_global_seed(trial: Trial) -> Iterator[str]:
 
 
 def learns_found_rows(trial: Trial) -> Iterator[str]:
-    """It must learn found rows in partial_fit."""
+    """It must learn found rows in partial_fit, on rows whose anomalies are novel."""
     if not trial.fitted.trainable:
         return
-    X, y = trial.X, trial.y
+    X, y = made_up_rows(trial.X.shape[1])
     bank = np.full((40, X.shape[1]), -1.5) + np.random.default_rng(1).normal(0, 0.2, (40, 1))
-    learner = retrained(trial.fitted, X, y, bank, 0.5)
+    learner = retrained(trial.make().fit(X, y), X, y, bank, 0.5)
     found, normal = learner.decision_function(bank), learner.decision_function(X[y == 0])
     above = float((found[:, None] > normal).mean())
     if above < 0.75:

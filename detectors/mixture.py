@@ -19,9 +19,9 @@ from detectors.tree_expert import TreeExperts
 REAL, HARDENED = range(N_HEADS)
 REAL_TREES, HARDENED_TREES = range(2)
 N_UNHARDENED = 4
-# of the opinions of Mamba experts, neighbours, trees of real rows and memory, and of second head and
-# trees of all rows: a constant, what the memory's trust is multiplied by, and what n / (n + HALFWAY)
-# is, n being the number of real training rows
+# of the opinions of Mamba experts, neighbours, trees of real rows, memory, second head and trees of
+# all rows: a constant, what the memory's trust is multiplied by, and what n / (n + HALFWAY) is, n
+# being the number of real training rows
 WEIGHTS = (0.75, 3.0, 0.0, 0.0, 0.0, 0.0)
 TRUST_WEIGHTS = (0.0, 0.0, 0.0, 3.0, 0.75, 3.0)
 SIZE_WEIGHTS = (0.0, 0.0, 4.5, 1.5, 0.0, 0.0)

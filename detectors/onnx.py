@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from common.errors import InputError
 from common.files import read_json, reading_saved, replacing, write_json
@@ -69,6 +70,7 @@ class OnnxDetector(Detector):
 
     def save(self, folder: Path | str) -> None:
         """Write `settings.json` and a copy of the model, `model.onnx`."""
+        check_is_fitted(self)
         score = None if self.score_ is None else [self.score_.zero, self.score_.unit]
         fitted = {"score": score, "n_features": self.n_features_in_}
         write_json(Path(folder) / "settings.json", fitted)

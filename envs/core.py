@@ -1,13 +1,16 @@
 """The env's arithmetic for N lanes at once; every face of the env is built on it."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 from torch import Tensor
 
@@ -17,6 +20,9 @@ from envs.rewards import Measures, RewardWeights, reward_terms
 from envs.scenario import Scenario, build_scenario, load_scenario
 from generators.base import Generator
 from generators.feasibility import nearest_distance
+
+if hasattr(os, "register_at_fork"):  # forked workers have none of the threads torch would wait for
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 START_NOISE = 0.3
 MIN_NOVELTY = 0.25
@@ -84,6 +90,7 @@ class LatentCore:
         self.limit = float(self.latents.abs().max()) + 1
         self.z = torch.zeros(n_lanes, self.latent_dim)
         self.elapsed = torch.zeros(n_lanes, dtype=torch.int64)
+        self.started = torch.zeros(n_lanes, dtype=torch.bool)
         self.samples = np.zeros((n_lanes, scenario.X.shape[1]))
         self.measures = Measures(*torch.zeros(3, n_lanes))
 
@@ -131,6 +138,7 @@ class LatentCore:
         self.z[lanes] = start.clamp(-self.limit, self.limit)
         self.elapsed[lanes] = 0
         self.refresh(lanes)
+        self.started[lanes] = True
 
     def refresh(self, lanes: Tensor) -> None:
         """Measure `lanes` anew, after a reset or a change of detector, bank or generator."""
@@ -159,8 +167,12 @@ class LatentCore:
         """Move every lane by `actions`, float32 (N, L) in [-1, 1].
 
         Raises:
+            ResetNeeded: a lane was never reset.
             InputError: they have another shape, are no numbers, or one is NaN.
         """
+        if not self.started.all():
+            waiting = (~self.started).nonzero().flatten().tolist()
+            raise ResetNeeded(f"Lanes {waiting} were never reset; call reset before step.")
         if np.shape(actions) != self.z.shape:
             n, size = self.z.shape
             raise InputError(
@@ -218,7 +230,7 @@ class LatentCore:
         self.generator = generator
         latents = torch.from_numpy(generator.encode(self.scenario.X, self.scenario.y))
         shape = len(self.scenario.X), generator.latent_dim
-        self.latents = self._checked(latents, "encodes to latents", shape)
+        self.latents = self._checked(latents, "encodes to latents", shape).float()
 
     def _checked(self, values: Tensor, does: str, shape: tuple[int, int]) -> Tensor:
         """Return what the generator gave; raise `InputError` for another shape or if not finite."""

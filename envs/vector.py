@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -49,7 +48,6 @@ class LatentAnomalyVectorEnv(VectorEnv):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.seeded = [seeding.np_random() for _ in range(num_envs)]
         self.rows = np.zeros(num_envs, dtype=np.int64)
-        self.started = np.zeros(num_envs, dtype=np.bool_)
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
@@ -94,13 +92,8 @@ class LatentAnomalyVectorEnv(VectorEnv):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Move every lane by `actions`, float32 (num_envs, latent_dim) in [-1, 1].
 
-        Raises:
-            ResetNeeded: a lane was never reset.
-            InputError: as of `LatentCore.step`.
+        Raises what `LatentCore.step` does.
         """
-        if not self.started.all():
-            waiting = np.flatnonzero(~self.started).tolist()
-            raise ResetNeeded(f"Lanes {waiting} were never reset; call reset before step.")
         outcome = self.core.step(actions)
         observations = self.core.observe()
         terminated = outcome.success.numpy()
@@ -129,7 +122,6 @@ class LatentAnomalyVectorEnv(VectorEnv):
         self.rows[chosen] = [row for row, _ in starts]
         noise = np.stack([noise for _, noise in starts])
         self.core.reset(torch.from_numpy(chosen), self.rows[chosen], noise)
-        self.started[chosen] = True
 
     def _row_info(self, lanes: np.ndarray) -> dict[str, Any]:
         return {"row": np.where(lanes, self.rows, 0), "_row": lanes.copy()}

@@ -138,5 +138,5 @@ def _learned(
 
 
 def float_tensor(values: ArrayLike) -> Tensor:
-    """Return numbers as a float32 tensor; torch itself takes no array of negative strides."""
-    return torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float32)
+    """Return numbers as a float32 tensor; torch itself takes no array of any kind and strides."""
+    return torch.from_numpy(np.require(values, np.float32, ["C", "W"]))

@@ -589,6 +589,10 @@ def test_the_latest_run_that_fits_is_found(tmp_path):
     write_json(tmp_path / "foreign" / "config.json", {"model_type": "bert"})
     with pytest.warns(UserWarning, match="foreign is left out: .* lacks settings"):
         assert find_run(tmp_path).folder.name == "b"
+    (tmp_path / "foreign" / "config.json").unlink()
+    (tmp_path / "foreign" / "config.json").symlink_to("config.json")  # cannot be opened
+    with pytest.warns(UserWarning, match="foreign is left out"):
+        assert find_run(tmp_path).folder.name == "b"
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "trpo"])

@@ -497,6 +497,41 @@ def test_what_is_not_fitted_is_not_saved(tmp_path, id):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("id", "offset"), [("extra-trees", 1000), ("catboost", 0)])
+def test_rows_to_check_on_may_lie_anywhere(id, offset):
+    rng = np.random.default_rng(0)
+    X = offset + np.r_[3 * rng.standard_normal((120, 5)), 0.3 * rng.standard_normal((24, 5))]
+    assert detectors.check_detector(id, X, np.repeat([0, 1], [120, 24])) == []
+
+
+class Large:
+    """Scores that are finite, while their squares are not."""
+
+    def fit(self, X, y):
+        self.mean = X.mean(axis=0)
+
+    def decision_function(self, X):
+        return 1e160 * (1 + ((X - self.mean) ** 2).sum(axis=1))
+
+
+def test_large_scores_keep_their_ranking(rows):
+    detectors.register("large", f"{__name__}:Large")
+    X, y = rows
+    own = Large()
+    own.fit(X, y)
+    order = np.argsort(own.decision_function(X))
+    scores = detectors.make("large").fit(X, y).decision_function(X)
+    assert (np.diff(scores[order]) >= 0).all()
+    assert np.ptp(scores) > 1
+
+
+def test_a_class_under_an_id_of_its_own_gets_rows_as_they_are(rows):
+    detectors.register("own:large", f"{__name__}:Large")
+    X, y = rows
+    fitted = detectors.make("own:large").fit(X + 100, y)
+    assert fitted.estimator_.mean == pytest.approx((X + 100).mean(axis=0))
+
+
 @pytest.mark.parametrize("form", ["integers", "float labels", "frame", "lists", "texts"])
 def test_rows_to_check_on_may_have_any_form_that_fit_takes(rows, form):
     X, y = rows
@@ -604,6 +639,7 @@ def test_package_that_a_backend_needs_is_named(tmp_path, monkeypatch):
     [
         ("class Mine(:", "SyntaxError in faulty_plugin.py, line 2"),
         ("detectors.registr('mine')", "AttributeError in faulty_plugin.py, line 2"),
+        ("raise SystemExit('bye')", "SystemExit in faulty_plugin.py, line 2: bye"),
         ("detectors.register('catboost', 'mine:Mine')", "'catboost' is already"),
     ],
 )
@@ -632,6 +668,18 @@ def test_rows_refused_in_scoring_are_one_sentence(rows, member, sentence):
     id, (X, y) = f"sklearn:{member}", rows
     with pytest.raises(InputError, match=f"{id} {sentence}"):
         detectors.make(id).fit(X, y).decision_function(100 * X)
+
+
+def test_a_refused_setting_is_not_taken_for_refused_rows(rows):
+    with pytest.raises(InputError, match=r"sklearn:svm\.SVC refuses a setting: The .C. parameter"):
+        detectors.make("sklearn:svm.SVC", C=-1).fit(*rows)
+
+
+def test_rows_that_were_not_learned_are_tried_alone():
+    X = np.random.default_rng(0).standard_normal((120, 4))
+    X[110:] += 3
+    with pytest.warns(UserWarning, match="pyod:RGraph scores a row otherwise alone"):
+        detectors.make("pyod:RGraph").fit(X, np.repeat([0, 1], [110, 10]))
 
 
 def test_refused_rows_are_one_sentence(rows):

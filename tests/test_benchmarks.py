@@ -21,7 +21,7 @@ from agents.hardening import Hardened, harden
 from agents.settings import HardeningSettings
 from benchmarks import ablation, tables
 from benchmarks.devnet import DevNet, ScoringNetwork, deviation_loss
-from benchmarks.grid import read_results, run_grid
+from benchmarks.grid import find_sets, read_results, run_grid
 from benchmarks.methods import METHODS, OURS, PEERS, Peer
 from benchmarks.search import SearchSettings, search
 from benchmarks.search import summarise as summarise_search
@@ -192,6 +192,21 @@ def test_other_rows_of_the_same_name_are_refused(settings, tmp_path):
     assert len(run_grid(replace(mine, out=tmp_path / "another"), table)) == 1
 
 
+def test_results_of_a_longer_name_are_of_another_set(settings, tmp_path):
+    table, _ = first_column()
+    X, y = blobs()
+    named = {name: tmp_path / f"{name}.npz" for name in ("a", "a-b", "a-full")}
+    for name, file in named.items():
+        np.savez(file, X=X, y=y)
+        if name != "a":
+            mine = replace(settings, data=(str(file),), protocols=("full",), seeds=(0,))
+            run_grid(mine, table)
+    find_sets((str(named["a"]),), settings.out)
+    np.savez(named["a"], X=X + 1, y=y)
+    mine = replace(settings, data=(str(named["a"]),), protocols=("full",), seeds=(0,))
+    assert len(run_grid(mine, table)) == 1
+
+
 def test_rows_of_which_nothing_was_finished_may_change(settings, tmp_path):
     table, _ = first_column()
     file = tmp_path / "mine.npz"
@@ -288,6 +303,14 @@ def test_cells_that_one_method_lacks_count_for_none():
     assert tables.per_set(one_seed, "auroc")["a"]["set0"] == pytest.approx(0.9)
     first = results[(results["method"] == "a") | (results["seed"] == 0)]
     assert tables.coverage(first) == "3 of 3 sets, seeds 0"
+
+
+def test_a_method_that_finished_nothing_in_a_protocol_leaves_the_mean_to_the_others():
+    both = pd.concat([cells(SCORES), cells({name: SCORES[name] for name in "ab"}, "few")])
+    assert tables.summarise(both, "a")["mean AUROC"].to_dict() == pytest.approx(
+        {"a": 0.8, "b": 0.8}
+    )
+    assert tables.coverage(both) == "3 of 3 sets, seeds 0, 1"
 
 
 def test_mean_of_the_protocols_averages_seeds_within_a_protocol_first():

@@ -1,5 +1,6 @@
 """The command lines as a user types them."""
 
+import io
 import json
 import os
 import shutil
@@ -232,6 +233,21 @@ def test_evaluate_without_a_run_says_so_and_plays_the_controls(folder):
     assert "unhardened" in done.stdout
 
 
+def test_a_folder_of_runs_that_is_named_must_hold_one(tmp_path):
+    done = command("evaluate.py", "--runs", tmp_path / "typo", "--episodes", 8)
+    assert_one_sentence(done, "No run in", "--runs")
+
+
+def test_numbers_stay_numbers_in_a_parquet_file(run, csv, tmp_path):
+    rows = pd.read_csv(csv).assign(name="007")
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    done = scored(tmp_path / "new.csv", run, tmp_path / "scores.parquet")
+    assert done.returncode == 0, done.stderr
+    written = pd.read_parquet(tmp_path / "scores.parquet")
+    pd.testing.assert_frame_equal(written[list("abcd")], rows[list("abcd")])
+    assert set(written["name"]) == {"007"}
+
+
 def test_same_seed_trains_alike(run, csv, folder):
     data = ["--data", csv, "--label-column", "fraud", "--protocol", "full"]
     done = command("train.py", *data, *QUICK, "--out", folder / "again")
@@ -361,6 +377,35 @@ def test_an_end_that_a_library_takes_for_something_else_keeps_its_code(number, c
         assert told.value.code == code
 
 
+def test_a_second_signal_does_not_cut_cleaning_up_short(handling):
+    handling(signal.SIGTERM, signal.SIG_DFL)
+    cleaned = []
+
+    def main():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            cleaned.append(True)
+
+    with pytest.raises(SystemExit):
+        run_command(main)
+    assert cleaned
+
+
+def test_what_stdout_cannot_encode_is_escaped(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    run_command(lambda: print("\u00fc.csv", flush=True))
+    assert written.getvalue() == b"\\xfc.csv\n"
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/figures\.json cannot be written"):
+        write_json(tmp_path / "file" / "figures.json", {})
+
+
 @pytest.mark.parametrize(("said", "taken"), [(None, "1"), ("", "1"), ("3", "3")])
 def test_a_command_runs_on_one_thread_unless_told_otherwise(said, taken, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
@@ -431,9 +476,8 @@ def test_an_env_of_somebody_else_plays_on_its_own_data(tmp_path, monkeypatch):
         "    protocol='full', detector='extra-trees', generator='background'))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    done = command(
-        "evaluate.py", "--env-id", "theirs:Theirs-v0", "--runs", tmp_path, "--episodes", 8
-    )
+    line = ["--env-id", "theirs:Theirs-v0", "--episodes", 8]
+    done = command("evaluate.py", *line, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "playing the controls on wine" in done.stdout
     assert "in Theirs-v0" in done.stdout

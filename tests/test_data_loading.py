@@ -392,9 +392,27 @@ def test_semicolons_are_told(tmp_path, row):
         data.load(str(tmp_path / "semicolons.csv"))
 
 
-def test_tabs_are_told(tmp_path):
-    frame().to_csv(tmp_path / "rows.csv", sep="\t", index=False)
-    assert "parts values by tabs" in refusal(tmp_path / "rows.csv")
+@pytest.mark.parametrize(("mark", "name"), [("\t", "tabs"), ("|", "bars")])
+def test_other_separators_are_told(tmp_path, mark, name):
+    frame().to_csv(tmp_path / "rows.csv", sep=mark, index=False)
+    assert f"parts values by {name}" in refusal(tmp_path / "rows.csv")
+
+
+def test_a_line_for_spreadsheets_is_told(tmp_path):
+    (tmp_path / "rows.csv").write_text("sep=,\n" + frame().to_csv(index=False))
+    assert "begins with 'sep='; delete that line" in refusal(tmp_path / "rows.csv")
+
+
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "rows.csv")
+    assert "is no regular file" in refusal(tmp_path / "rows.csv")
+
+
+def test_a_cache_that_is_a_file_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SWIFT_HYDRA_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="is a file; name a folder in SWIFT_HYDRA_CACHE"):
+        data.load("adbench:wine")
 
 
 def test_a_name_may_hold_a_semicolon(tmp_path):

@@ -84,6 +84,12 @@ def test_a_seed_fixes_the_split_and_the_global_generator_is_untouched(table, pro
     assert str(np.random.get_state(legacy=False)) == before  # noqa: NPY002
 
 
+@pytest.mark.parametrize("seed", [-1, None])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(InputError, match="seed is"):
+        data.split(data.load("wine"), "full", seed)
+
+
 @pytest.mark.parametrize("protocol", data.PROTOCOLS)
 def test_another_seed_gives_another_split(protocol):
     table = make_table([100, 20, 20])

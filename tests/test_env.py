@@ -301,7 +301,7 @@ class Astray(Background):
     astray = ""
 
     def encode_scaled(self, scaled, y):
-        return scaled * np.nan if self.astray == "latents" else scaled
+        return scaled * np.nan if self.astray == "latents" else scaled.double()
 
     def decode_scaled(self, z, y):
         return z * np.nan if self.astray == "rows" else z

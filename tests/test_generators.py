@@ -302,6 +302,13 @@ def test_gate_radius_is_the_95th_percentile_of_the_normals_own_distances(rows):
     assert gate.radius == pytest.approx(np.percentile(apart.min(axis=1), 95), rel=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [">f8", np.longdouble])
+def test_rows_of_any_type_of_floats_are_encoded(rows, dtype):
+    X, y = rows
+    generator = generators.make("cvae", steps=3).fit(X, y)
+    np.testing.assert_array_equal(generator.encode(X.astype(dtype), y), generator.encode(X, y))
+
+
 @pytest.mark.parametrize("n", [1, 2, 2500])
 def test_nearest_other_row(n):
     rows = torch.from_numpy(np.random.default_rng(0).standard_normal((n, 3))).float()

@@ -11,6 +11,7 @@ import detectors
 from agents.hardening import make_detector
 from agents.settings import HardeningSettings
 from common.errors import InputError
+from data import load, split
 from swift_hydra import SwiftHydra
 
 QUICK = {"generator": "background", "rounds": 1, "timesteps": 512}
@@ -100,6 +101,14 @@ def test_contamination_of_a_backend_that_takes_none_is_the_share_of_new_normals(
     model = SwiftHydra(detector, **QUICK, contamination=contamination).fit(X, y)
     new_normals = blobs(n_normal=1500, seed=1)[0][:1500]
     assert model.predict(new_normals).mean() == pytest.approx(contamination, rel=0.35)
+
+
+def test_contamination_is_not_told_by_rows_that_synthetic_ones_were_made_of():
+    halves = split(load("breast-cancer"), "full", 0)
+    model = SwiftHydra("extra-trees", **QUICK, agent="random", contamination=0.2)
+    model.fit(halves.X_train, halves.y_train)
+    called = model.predict(halves.X_test[halves.y_test == 0]).mean()
+    assert called == pytest.approx(0.2, rel=0.4)
 
 
 def test_the_loop_refuses_a_contamination_that_the_backend_does_not_take():

@@ -1,5 +1,8 @@
 """The native vector env against a loop of single envs, and its Stable-Baselines3 face."""
 
+import os
+import subprocess
+import sys
 import warnings
 from functools import partial
 
@@ -7,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from commands import ROOT
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
@@ -96,6 +100,33 @@ def test_masked_lanes_alone_are_reset_as_in_the_loop(scenario):
     for wrong in (mask[:-1], mask.astype(int), np.zeros(N_LANES, dtype=bool)):
         with pytest.raises(InputError, match="reset_mask"):
             native.reset(options={"reset_mask": wrong})
+
+
+def test_a_bare_env_that_was_never_reset_does_not_move(scenario):
+    env = LatentAnomalyEnv(scenario=scenario)
+    with pytest.raises(ResetNeeded):
+        env.step(np.zeros(3, np.float32))
+    env.reset(seed=0)
+    env.step(np.zeros(3, np.float32))
+
+
+FORKED = """
+import os, sys, torch
+import envs.core
+torch.set_num_threads(2)
+numbers = torch.ones(2_000_000)
+numbers.exp()
+child = os.fork()
+if child == 0:
+    numbers.exp()
+    os._exit(0)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_forked_worker_does_not_wait_for_threads_that_it_has_not():
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", FORKED], env=environment, timeout=120, check=True)
 
 
 def test_a_lane_that_was_never_reset_does_not_move(scenario):

@@ -17,7 +17,8 @@ class HardeningSettings:
         rounds: rounds of search and retraining.
         timesteps: env steps a round at least, counted over all lanes; a rollout is finished.
         top_l: successes, those of highest return, that a round adds to the bank.
-        n_background: corrupted normal rows that the bank of synthetic anomalies starts with.
+        n_background: corrupted normal rows that the bank of synthetic anomalies starts with; fewer
+            in small tables, where few of those drawn lie outside the normal rows' support.
         synthetic_weight: share of the anomalies' training weight that the bank gets.
         n_lanes: episodes at once.
         device: torch device of the detector, where it has one; by default its own.
