@@ -199,9 +199,16 @@ def test_found_rows_are_no_longer_novel(scenario):
     assert env.step(np.zeros(3, np.float32))[4]["novelty"] < 0.05
 
 
+def started_core(scenario):
+    """The core of an env whose episode has begun."""
+    env = LatentAnomalyEnv(scenario=scenario)
+    env.reset(seed=0)
+    return env.core
+
+
 def test_a_new_generator_draws_the_candidates_at_once(scenario):
     """A step of no length changes nothing, so that it earns nothing."""
-    core = LatentAnomalyEnv(scenario=scenario).core
+    core = started_core(scenario)
     X, y = scenario.X, scenario.y
     core.replace_generator(ConditionalVAE(latent_dim=3, steps=20, random_state=1).fit(X, y))
     before = core.samples.copy()
@@ -225,7 +232,7 @@ def test_a_seeded_reset_of_the_core_brings_its_generator_back(scenario):
 
 
 def test_an_outcome_stays_as_it_was_when_its_lane_starts_anew(scenario):
-    core = LatentAnomalyEnv(scenario=scenario).core
+    core = started_core(scenario)
     outcome = core.step(np.ones((1, core.latent_dim)))
     before = deepcopy(outcome)
     core.reset(torch.tensor([0]), np.array([0]), np.zeros((1, core.latent_dim)))
@@ -471,7 +478,7 @@ def test_novelty_counts_old_and_late_finds_of_a_large_bank(scenario, last):
 
 
 def test_a_new_detector_scores_the_candidates_at_once(scenario):
-    core = LatentAnomalyEnv(scenario=scenario).core
+    core = started_core(scenario)
     core.replace_detector(ExtraTreesDetector(20).fit(scenario.X, scenario.y))
     outcome = core.step(np.zeros((1, core.latent_dim)))
     assert float(outcome.terms["bypass"]) == pytest.approx(0, abs=1e-4)
