@@ -96,9 +96,9 @@ def harden(
     with tqdm(total=settings.rounds * settings.timesteps, unit="step", disable=not progress) as bar:
         for index in range(settings.rounds):
             on_round(search.play_round(index, bar))
-    found, generator = search.core.bank, search.core.generator
-    final = retrained(unhardened, X, y, found, settings.synthetic_weight)
-    hardened = replace(scenario, generator=generator, detector=final, bank=found)
+    core = search.core
+    final = retrained(unhardened, X, y, core.bank, settings.synthetic_weight)
+    hardened = replace(scenario, generator=core.generator, detector=final, bank=core.bank)
     return Hardened(hardened, unhardened, search.agent, search.history)
 
 

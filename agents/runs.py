@@ -26,7 +26,6 @@ NEEDED_SETTINGS: dict[str, type | tuple[type, ...]] = {
     "seed": int,
     "synthetic_weight": (int, float),
 }
-NEVER = -np.inf
 ROWS = ("X_train", "y_train", "X_test", "y_test", "bank", "references")
 
 
@@ -131,10 +130,8 @@ def find_run(root: Path, backend: str | None = None) -> Run | None:
     runs of this version are left out, with a warning.
     """
     folders = root.iterdir() if root.is_dir() else ()
-    written = {folder: when_written(folder) for folder in folders}
+    written = {folder: time for folder in folders if (time := when_written(folder)) is not None}
     for folder in sorted(written, key=written.__getitem__, reverse=True):
-        if written[folder] == NEVER:
-            break
         try:
             run = open_run(folder)
         except (InputError, OSError) as error:
@@ -145,11 +142,11 @@ def find_run(root: Path, backend: str | None = None) -> Run | None:
     return None
 
 
-def when_written(folder: Path) -> float:
-    """Return the time of a run's config: `NEVER` without one, the latest where none can be told."""
+def when_written(folder: Path) -> float | None:
+    """Return the time of a run's config: None without one, the latest where it cannot be told."""
     try:
         return (folder / "config.json").stat().st_mtime
     except (FileNotFoundError, NotADirectoryError):
-        return NEVER
+        return None
     except OSError:
         return np.inf

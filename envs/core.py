@@ -141,7 +141,7 @@ class LatentCore:
         self.started[lanes] = True
 
     def refresh(self, lanes: Tensor) -> None:
-        """Measure `lanes` anew, after a reset or a change of detector, bank or generator."""
+        """Measure `lanes` anew, after a reset or a change of detector or generator."""
         samples, fresh = self.measure(self.z[lanes])
         self.samples[lanes.numpy()] = samples
         pairs = zip(self.measures, fresh, strict=True)
@@ -219,7 +219,8 @@ class LatentCore:
     def remember(self, rows: np.ndarray) -> None:
         """Add found `rows`, float64 (m, d) in the input's units, to the bank."""
         self._keep(np.concatenate([self.bank, rows]))
-        self.refresh(torch.arange(len(self.z)))
+        novelty = self.novelty(self.scenario.gate.scaler(self.samples))
+        self.measures = self.measures._replace(novelty=novelty)
 
     def replace_generator(self, generator: Generator) -> None:
         """Play on in another generator's latent space, of the same size."""

@@ -484,6 +484,13 @@ def test_a_new_detector_scores_the_candidates_at_once(scenario):
     assert float(outcome.terms["bypass"]) == pytest.approx(0, abs=1e-4)
 
 
+def test_new_finds_cost_no_query(scenario, monkeypatch):
+    core = started_core(scenario)
+    monkeypatch.setattr(core.detector, "decision_function", None)
+    core.remember(core.samples.copy())
+    assert core.observe()[0, 5] < 0.05
+
+
 def test_new_finds_are_known_at_once(scenario):
     env = LatentAnomalyEnv(scenario=scenario)
     assert env.reset(seed=0)[0][5] == 1

@@ -307,8 +307,9 @@ def test_the_loop_keeps_to_its_settings(rows, monkeypatch):
 
     def spy_on(name):
         method = getattr(ExtraTreesDetector, name)
-        spy = lambda self, *rows: fitted.append(rows) or method(self, *rows)  # noqa: E731
-        monkeypatch.setattr(ExtraTreesDetector, name, spy)
+        monkeypatch.setattr(
+            ExtraTreesDetector, name, lambda self, *rows: fitted.append(rows) or method(self, *rows)
+        )
 
     spy_on("fit")
     spy_on("partial_fit")
