@@ -156,10 +156,18 @@ def both_scenarios(run: "Run") -> "tuple[dict[str, Scenario], np.ndarray, np.nda
 def default_scenario(
     settings: dict[str, Any],
 ) -> "tuple[dict[str, Scenario], np.ndarray, np.ndarray]":
-    """Return the scenario of an env's settings, and the rows held out there with their labels."""
+    """Return the scenario of an env's settings, and the rows held out there with their labels.
+
+    Raises `InputError` where the settings are a scenario, which holds no rows out.
+    """
     from data import load, split
     from envs.core import make_core
 
+    if "scenario" in settings:
+        raise InputError(
+            "This env is registered with a scenario of its own, of which no rows are held out;"
+            " name a run with --run."
+        )
     core = make_core(1, **settings)
     table = load(settings["data"], settings["label_column"])
     halves = split(table, settings["protocol"], settings["seed"])
@@ -185,10 +193,5 @@ def play(
     return measures
 
 
-def main() -> None:
-    """Evaluate with the arguments of the command line."""
-    evaluate(tyro.cli(EvaluateConfig))
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: evaluate(tyro.cli(EvaluateConfig)))

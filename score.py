@@ -93,10 +93,5 @@ def write_csv(frame: "pd.DataFrame", path: Path) -> None:
     frame.to_csv(path, index=False, quoting=csv.QUOTE_ALL if broken else csv.QUOTE_MINIMAL)
 
 
-def main() -> None:
-    """Score with the arguments of the command line."""
-    score(tyro.cli(ScoreConfig))
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: score(tyro.cli(ScoreConfig)))

@@ -134,10 +134,5 @@ def keep(folder: Path, path: Path) -> Path:
         return keep(folder, path)  # another run was quicker
 
 
-def main() -> None:
-    """Train with the arguments of the command line."""
-    train(tyro.cli(TrainConfig))
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: train(tyro.cli(TrainConfig)))

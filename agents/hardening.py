@@ -32,7 +32,7 @@ from generators.feasibility import FeasibilityGate
 EARLY_DIVERSITY = 0.2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hardened:
     """What the loop leaves.
 
@@ -96,8 +96,9 @@ def harden(
     with tqdm(total=settings.rounds * settings.timesteps, unit="step", disable=not progress) as bar:
         for index in range(settings.rounds):
             on_round(search.play_round(index, bar))
-    core = search.core
-    final = retrained(unhardened, X, y, core.bank, settings.synthetic_weight)
+    core, final = search.core, live
+    if len(core.bank) > len(bank):
+        final = retrained(unhardened, X, y, core.bank, settings.synthetic_weight)
     hardened = replace(scenario, generator=core.generator, detector=final, bank=core.bank)
     return Hardened(hardened, unhardened, search.agent, search.history)
 

@@ -10,7 +10,7 @@ from agents.controls import slope
 from agents.monitor import SearchMonitor
 from common.errors import InputError
 from common.randomness import draw_seed, global_seed
-from envs.retrain import VectorDetectorRetrainWrapper, refuse_inside
+from envs.retrain import VectorDetectorRetrainWrapper, core_of, refuse_inside
 from envs.sb3 import SB3VecEnv
 from generators.feasibility import nearest_other
 
@@ -22,16 +22,18 @@ class Arena:
         env: a `LatentAnomalyVectorEnv`; its detector stays as it is.
 
     Raises:
-        InputError: a wrapper around the env retrains its detector.
+        InputError: the env is another one, or a wrapper around it retrains its detector.
     """
 
     def __init__(self, env: VectorEnv) -> None:
         told = "What is retrained cannot be measured; pass the env inside, its .env."
         refuse_inside(env, VectorDetectorRetrainWrapper, told)
-        self.collector = VectorDetectorRetrainWrapper(env, retrain_every=None)
-        self.collector.core.settle()
-        self.monitor = SearchMonitor(self.collector)
+        self.core = core_of(
+            env, "Arena takes a LatentAnomalyVectorEnv; make one with gym.make_vec."
+        )
+        self.monitor = SearchMonitor(env)
         self.env = SB3VecEnv(self.monitor)
+        self.found: list[np.ndarray] = []
 
     def play(self, agent: Any, episodes: int, seed: int) -> dict[str, float | None]:
         """Play at least `episodes` episodes, as many in each lane; return their `summary`.
@@ -41,7 +43,7 @@ class Arena:
         """
         self.env.seed(draw_seed(np.random.default_rng(seed)))
         observations: Any = self.env.reset()
-        self.collector.forget()
+        self.found = []
         self.monitor.start(None, quota=-(-episodes // self.env.num_envs))
         state, starts = None, np.ones(self.env.num_envs, dtype=bool)
         with global_seed(seed):
@@ -53,14 +55,14 @@ class Arena:
                         " may be None."
                     )
                 actions, state = answer
-                observations, _, starts, _ = self.env.step(actions)
+                observations, _, starts, infos = self.env.step(actions)
+                self.found += [info["sample"] for info in infos if info["success"]]
         return self.summary()
 
     def controls(self) -> list[str]:
         """Name the algorithms that need no training and fit the env's detector."""
-        core = self.collector.core
         try:
-            slope(core, core.z)
+            slope(self.core, self.core.z)
         except InputError:
             return ["random"]
         return ["random", "gradient"]
@@ -88,8 +90,7 @@ class Arena:
 
     def diversity(self) -> float | None:
         """Mean distance of a success to the nearest other one, in gate radii."""
-        found = self.collector.found
-        if len(found) < 2:
+        if len(self.found) < 2:
             return None
-        gate = self.collector.core.scenario.gate
-        return float(nearest_other(gate.scaler(np.stack(found))).mean() / gate.radius)
+        gate = self.core.scenario.gate
+        return float(nearest_other(gate.scaler(np.stack(self.found))).mean() / gate.radius)

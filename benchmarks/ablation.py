@@ -25,6 +25,7 @@ from benchmarks.tables import (
     markdown,
     p_value,
     per_set,
+    rates,
     times,
     write_text,
 )
@@ -123,10 +124,7 @@ def summarise(done: pd.DataFrame) -> pd.DataFrame:
             {row: p_value(auroc[row], auroc[before]) for before, row in pairwise(rows)}
         )
     shared = comparable(done)
-    sums = shared.groupby("method")[["queries", "bypasses", "successes"]].sum(min_count=1)
-    columns["bypasses per 1000"] = 1000 * sums["bypasses"] / sums["queries"]
-    columns["found per 1000"] = 1000 * sums["successes"] / sums["queries"]
-    table = pd.DataFrame(columns | times(shared) | tests)
+    table = pd.DataFrame(columns | rates(shared) | times(shared) | tests)
     table = table.loc[[name for name in ROWS if name in table.index]]
     return table.rename(index={name: label for name, (label, _) in ROWS.items()})
 
@@ -170,10 +168,5 @@ def policy_ratios(done: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index")
 
 
-def main() -> None:
-    """Ablate with the arguments of the command line."""
-    ablate(tyro.cli(GridSettings, description=__doc__))
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: ablate(tyro.cli(GridSettings, description=__doc__)))

@@ -23,10 +23,5 @@ def compare(settings: GridSettings) -> None:
     print(text)
 
 
-def main() -> None:
-    """Compare with the arguments of the command line."""
-    compare(tyro.cli(GridSettings, description=__doc__))
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: compare(tyro.cli(GridSettings, description=__doc__)))

@@ -193,10 +193,5 @@ def median_ratio(records: pd.DataFrame, chance: pd.DataFrame, column: str) -> fl
     return (found / by_chance)[by_chance > 0].median()
 
 
-def main() -> None:
-    """Search with the arguments of the command line."""
-    search(tyro.cli(SearchSettings))
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: search(tyro.cli(SearchSettings)))

@@ -189,10 +189,5 @@ def described(records: "pd.DataFrame") -> str:
     )
 
 
-def main() -> None:
-    """Measure with the arguments of the command line."""
-    compare(tyro.cli(SpeedSettings, description=__doc__))
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: compare(tyro.cli(SpeedSettings, description=__doc__)))

@@ -82,6 +82,15 @@ def times(results: pd.DataFrame) -> dict[str, pd.Series]:
     }
 
 
+def rates(results: pd.DataFrame) -> dict[str, pd.Series]:
+    """Bypasses and finds per 1,000 queries of each method; NaN for one that did not search."""
+    sums = results.groupby("method")[["queries", "bypasses", "successes"]].sum(min_count=1)
+    return {
+        "bypasses per 1000": 1000 * sums["bypasses"] / sums["queries"],
+        "found per 1000": 1000 * sums["successes"] / sums["queries"],
+    }
+
+
 def p_value(first: pd.Series, second: pd.Series) -> float:
     """Two-sided Wilcoxon signed-rank test of paired figures; 1 where they do not differ at all.
 
@@ -96,6 +105,7 @@ def p_value(first: pd.Series, second: pd.Series) -> float:
 
 DIGITS = {
     **dict.fromkeys(["mean AUROC", "mean AP", *PROTOCOLS, MEAN], "z.4f"),
+    **dict.fromkeys(["AUROC before", "AUROC after"], ".4f"),
     "mean rank": ".2f",
     "wins": ".0f",
     "fit, s": ".2f",

@@ -16,7 +16,7 @@ from common.errors import InputError, one_line
 AGAIN = 1.0  # seconds between two signals, so that cleaning up after one is not cut short
 
 
-def run_command(main: Callable[[], None]) -> None:
+def run_command(command: Callable[[], object]) -> None:
     """Run a command line; an `InputError` becomes one line on stderr and exit code 2.
 
     So does what the system refuses, such as a full disk. A warning is one line, too, told once
@@ -25,16 +25,8 @@ def run_command(main: Callable[[], None]) -> None:
     Unless the environment says otherwise, there is one thread: products are small here, and threads
     that wait for each other on a busy machine take many times as long.
     """
-    if not os.environ.get("OMP_NUM_THREADS"):
-        from threadpoolctl import threadpool_limits
-
-        os.environ["OMP_NUM_THREADS"] = "1"
-        threadpool_limits(1)  # of what is loaded already
-    tell_once = cache(lambda line: print(line, file=sys.stderr))
-
-    def showwarning(message: Any, *_args: Any, **_kwargs: Any) -> None:
-        tell_once(f"warning: {one_line(message)}")
-
+    use_one_thread()
+    tell_warnings_once()
     code, ended = 0, -math.inf
 
     def end(number: int, _frame: Any) -> None:
@@ -45,12 +37,11 @@ def run_command(main: Callable[[], None]) -> None:
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    warnings.showwarning = showwarning
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, end)
     try:
-        main()
+        command()
     except BaseException as error:
         if code or isinstance(error, KeyboardInterrupt):  # imports make other errors of one
             print("interrupted", file=sys.stderr)
@@ -59,3 +50,22 @@ def run_command(main: Callable[[], None]) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def use_one_thread() -> None:
+    """Let libraries start one thread each, unless the environment says how many."""
+    if not os.environ.get("OMP_NUM_THREADS"):
+        from threadpoolctl import threadpool_limits
+
+        os.environ["OMP_NUM_THREADS"] = "1"
+        threadpool_limits(1)  # of what is loaded already
+
+
+def tell_warnings_once() -> None:
+    """Write each warning as one line on stderr, the first time that it is given."""
+    tell_once = cache(lambda line: print(line, file=sys.stderr))
+
+    def showwarning(message: Any, *_args: Any, **_kwargs: Any) -> None:
+        tell_once(f"warning: {one_line(message)}")
+
+    warnings.showwarning = showwarning

@@ -42,7 +42,7 @@ def make(id: str, **kwargs: Any) -> "Detector":
     backend = registry.load(id)
     if issubclass(backend, Detector):
         return registry.make(id, **kwargs)
-    seed = kwargs.pop("random_state", 0)
+    seed = kwargs.pop("random_state", registry.spec(id).kwargs.get("random_state", 0))
     return AdaptedDetector(id, kwargs, seed)
 
 

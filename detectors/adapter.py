@@ -168,10 +168,8 @@ class AdaptedDetector(RefittedDetector):
     def _make_estimator(self) -> Any:
         spec = detectors.registry.spec(self.backend)
         backend = detectors.registry.load(self.backend)
-        accepted = parameters(backend)
-        arguments = {**spec.kwargs, **(self.settings or {})}
-        if "random_state" in accepted:
-            arguments.setdefault("random_state", self.seed_)
+        seeded = {"random_state": self.seed_} if "random_state" in parameters(backend) else {}
+        arguments = {**spec.kwargs, **seeded, **(self.settings or {})}
         if issubclass(backend, LocalOutlierFactor):  # which scores new rows only so
             arguments.setdefault("novelty", True)
         try:

@@ -31,7 +31,7 @@ SCORE_SCALE = 4.0
 OBSERVED_RANGE = 5.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """Outcome of one step of n lanes.
 

@@ -22,7 +22,7 @@ from generators.base import Generator, fitted
 from generators.feasibility import FeasibilityGate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scenario:
     """The parts that an episode plays on; treat them as read-only, for lanes share them.
 

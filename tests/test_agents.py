@@ -413,6 +413,8 @@ def test_what_was_retrained_is_measured(scenario):
     arena.play_control("random", 16, 0)
     assert env.core.detector is detector is not scenario.detector
     assert env.core.bank is bank
+    env.reset(seed=0)
+    assert env.core.detector is scenario.detector
     with pytest.raises(InputError, match="What is retrained cannot be measured"):
         Arena(RecordEpisodeStatistics(env))
 
@@ -428,7 +430,7 @@ def test_seeds_that_follow_each_other_play_other_episodes(scenario):
     for seed in range(2):
         arena.play_control("random", 1, seed)
         arena.env.reset()
-        starts.append({float(z) for z in arena.collector.core.z[:, 0]})
+        starts.append({float(z) for z in arena.core.z[:, 0]})
     assert not starts[0] & starts[1]
 
 
@@ -566,9 +568,9 @@ def test_detection_metrics_agree_with_figures_worked_out_by_hand():
 
 def test_diversity_is_the_mean_distance_to_the_nearest_other_success(scenario):
     arena = Arena(LatentAnomalyVectorEnv(N_LANES, scenario=scenario))
-    arena.collector.found = [scenario.X[0]]
+    arena.found = [scenario.X[0]]
     assert arena.diversity() is None
-    arena.collector.found = list(scenario.X[:3])
+    arena.found = list(scenario.X[:3])
     rows = scenario.gate.scaler(scenario.X[:3]).numpy()
     apart = [
         min(np.linalg.norm(row - other) for other in np.delete(rows, index, axis=0))

@@ -201,7 +201,7 @@ class Global(ExtraTreesDetector):
         (Forgetful, "must score as before"),
         (Imputes, "refuse rows with NaN"),
         (Broken, "out of order"),
-        (Unmade, "must be made with random_state=0"),
+        (Unmade, "must be made with a random_state"),
     ],
 )
 def test_each_fault_is_told_in_a_sentence(cls, sentence):
@@ -945,6 +945,13 @@ def test_registered_arguments_are_passed_on_and_overridden(rows):
     assert len(detectors.make("small", n_estimators=5).fit(*rows).estimator_) == 5
     assert detectors.make("mamba").d_model == 64
     assert detectors.make("mamba", d_model=32).d_model == 32
+
+
+def test_a_registered_seed_is_overridden_too(rows):
+    detectors.register("seeded", "sklearn.ensemble:ExtraTreesClassifier", {"random_state": 5})
+    assert detectors.check_detector("seeded", random_state=3) == []
+    for seed, given in ((5, {}), (1, {"random_state": 1})):
+        assert detectors.make("seeded", **given).fit(*rows).estimator_.random_state == seed
 
 
 def test_training_rows_do_not_count_as_their_own_neighbours_in_an_adapted_score(rows):

@@ -29,6 +29,7 @@ from envs.registration import find_env
 from envs.rewards import Measures, RewardWeights, reward_terms
 from envs.scenario import Scenario
 from envs.vector import LatentAnomalyVectorEnv
+from evaluate import EvaluateConfig, evaluate
 from generators.background import Background
 from generators.cvae import ConditionalVAE
 
@@ -410,6 +411,15 @@ def test_an_env_is_found_by_the_spelling_of_its_registered_backend(monkeypatch):
         assert find_env("LatentAnomaly/my:thing-v0") == ("LatentAnomaly/my.thing-v0", "my:thing")
     finally:
         del gym.registry["LatentAnomaly/my.thing-v0"]
+
+
+def test_an_env_of_a_scenario_is_not_scored_on_rows_of_another_set(scenario, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(
+        gym.registry, "Own-v0", replace(gym.spec(FLAGSHIP), kwargs={"scenario": scenario})
+    )
+    with pytest.raises(InputError, match="no rows are held out"):
+        evaluate(EvaluateConfig(env_id="Own-v0"))
 
 
 def test_settings_reach_the_arithmetic(scenario):
