@@ -83,12 +83,14 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
 
     Prints two tables and returns their figures.
     """
+    import gymnasium as gym
+
     from agents.report import detection_metrics
-    from envs.registration import find_env, registered_settings
+    from envs.registration import find_env
 
     name, backend = find_env(config.env_id)
     wanted = None if name == FLAGSHIP else backend
-    settings = {**DEFAULTS, **registered_settings(name)}
+    settings = {**DEFAULTS, **gym.spec(name).kwargs}
     run = chosen_run(config, settings, wanted)
     if run is None:
         told = f"No {'run' if wanted is None else f'run of {wanted}'} in {config.runs}"
@@ -127,14 +129,14 @@ def chosen_run(
 
 def print_tables(name: str, figures: dict[str, Any]) -> None:
     """Print how the attacks in the env `name` went, and how the detectors score."""
-    from agents.report import DETECTION_COLUMNS, ROLLOUT_COLUMNS, format_table
+    from agents.report import DETECTION_COLUMNS, format_table
 
     attacks = {
         f"{algo}, {when}": measures
         for when, by_algo in figures["env"].items()
         for algo, measures in by_algo.items()
     }
-    print(format_table(f"in {name}", attacks, ROLLOUT_COLUMNS), end="\n\n")
+    print(format_table(f"in {name}", attacks), end="\n\n")
     print(format_table("on held-out rows", figures["detection"], DETECTION_COLUMNS))
 
 

@@ -3,21 +3,19 @@
 from typing import Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
-from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import detectors
 from agents.calibration import held_out_scores
 from agents.hardening import harden
 from agents.settings import HardeningSettings
-from common.estimators import all_or_nothing
+from common.estimators import TwoClassClassifier, all_or_nothing
 from common.labels import encode_labels
 from common.randomness import RandomState, as_seed
 from detectors.base import check_contamination
 
 
-class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class SwiftHydra(TwoClassClassifier):
     """A detector hardened against anomalies that it has not seen.
 
     Args:
@@ -70,12 +68,6 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.contamination = contamination
         self.random_state = random_state
         self.progress = progress
-
-    def __sklearn_tags__(self) -> Tags:
-        """Tell scikit-learn that there are two classes."""
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
-        return tags
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """Train and harden on rows `X`, float (n, d), and labels `y`, int (n,).
@@ -133,8 +125,3 @@ class SwiftHydra(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """Return the probabilities of normal and of anomaly, float64 (n, 2)."""
         X = self._checked(X)
         return self.detector_.predict_proba(X)
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return 1 where the score exceeds `threshold_`, else 0, or the labels in their stead."""
-        anomalous = self.decision_function(X) > self.threshold_
-        return self.classes_[anomalous.astype(int)]

@@ -10,8 +10,6 @@ from agents.runs import open_run
 from common.errors import InputError
 from common.files import read_json, reading_saved
 
-SEARCH_COLUMNS = ("queries", "bypasses", "successes", "bypasses_per_1000", "bank")
-
 
 def compare(folders: Sequence[Path]) -> dict[str, Any]:
     """Return the comparison of run folders, from what `train.py` wrote into them.
@@ -70,6 +68,6 @@ def comparison_text(comparison: dict[str, Any]) -> str:
         name: {key: str(settings[key][name]) for key in settings} for name in runs if settings
     }
     tables = [format_table("settings that differ", differing, list(settings))] if settings else []
-    tables.append(format_table("the search", comparison["search"], SEARCH_COLUMNS))
+    tables.append(format_table("the search", comparison["search"]))
     tables.append(format_table("on held-out rows", comparison["detection"], DETECTION_COLUMNS))
     return "\n\n".join(tables)

@@ -113,7 +113,7 @@ class Search:
         rng: np.random.Generator,
         tensorboard_log: Path | None,
     ) -> None:
-        self.settings, self.scenario = settings, scenario
+        self.settings = settings
         env = LatentAnomalyVectorEnv(settings.n_lanes, scenario=scenario)
         self.core = env.core
         self.retraining = VectorDetectorRetrainWrapper(env, None, settings.top_l)
@@ -152,7 +152,7 @@ class Search:
 
     def _refresh_generator(self) -> None:
         """Go on training the generator on real rows and the bank."""
-        X, y = self.scenario.X, self.scenario.y
+        X, y = self.core.scenario.X, self.core.scenario.y
         combined = replay_set(X, y, self.core.bank, self.settings.synthetic_weight)
         self.core.replace_generator(refitted(self.core.generator, *combined[:2]))
 

@@ -11,14 +11,6 @@ from detectors.base import Detector
 
 TIMING_SECONDS = 0.5
 DETECTION_COLUMNS = ("auroc", "average_precision", "recall")  # timing would differ between runs
-ROLLOUT_COLUMNS = (
-    "episodes",
-    "mean_reward",
-    "bypass_rate",
-    "success_rate",
-    "diversity",
-    "feasibility_rate",
-)
 
 
 def detection_metrics(detector: Detector, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
@@ -48,8 +40,14 @@ def microseconds_a_row(detector: Detector, X: np.ndarray) -> float:
     return 1e6 * fastest / len(X)
 
 
-def format_table(title: str, rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Lay out named rows of numbers under short headings; a missing number is a dash."""
+def format_table(
+    title: str, rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> str:
+    """Lay out named rows of numbers under short headings; a missing number is a dash.
+
+    The columns are by default those of the first row.
+    """
+    columns = list(next(iter(rows.values()))) if columns is None else columns
     cells = [[title, *(name.replace("_", " ") for name in columns)]]
     cells += [[name, *(_cell(row.get(column)) for column in columns)] for name, row in rows.items()]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from common.randomness import torch_seed
 from detectors.mamba_expert import MambaExpert
 from detectors.mamba_moe import MambaMoEDetector
+from generators.cvae import perceptron
 
 BATCH = 256
 STEPS = 100
@@ -85,13 +86,7 @@ class PerceptronClassifier(NetworkClassifier):
     def build(self, n_features: int) -> nn.Module:
         """Return the perceptron."""
         hidden = perceptron_width(n_features, active_parameters())
-        return nn.Sequential(
-            nn.Linear(n_features, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, 1),
-        )
+        return perceptron(n_features, hidden, 1)
 
 
 def active_parameters() -> int:

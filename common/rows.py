@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_X_y
 
+FLOAT32_MAX = float(np.finfo(np.float32).max)  # what detectors take at most
+
 
 def checked_rows(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return rows as float64 (n, d), and labels that are 0 or 1 as int64 (n,).

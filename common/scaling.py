@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.divisor import divisor
+from common.rows import FLOAT32_MAX
 
 LINEAR_RANGE = 3.0
 WINSOR = 0.01
 REACH = 1.0
 FAR = 1e30  # deviations; float32 holds them
-FLOAT32_MAX = float(np.finfo(np.float32).max)  # what detectors take at most
 
 
 def compress(u: Tensor, linear_range: float = LINEAR_RANGE) -> Tensor:

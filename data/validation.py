@@ -13,13 +13,13 @@ import pandas as pd
 
 from common.errors import InputError
 from common.names import nearest
+from common.rows import FLOAT32_MAX
 from data.table import Table
 
 MIN_ROWS = 20
 MIN_PER_CLASS = 4
 CLASSES = ("normal rows (label 0)", "anomalies (label 1)")
 LISTED_COLUMNS = 10
-LARGEST = np.finfo(np.float32).max  # models hold rows in 32 bits
 
 
 def table_from_frame(frame: pd.DataFrame, label_column: str, name: str) -> Table:
@@ -131,7 +131,7 @@ def feature(column: pd.Series, name: str) -> np.ndarray:
         raise InputError(
             f"{where} holds {shown(column, text)}, not a number; encode or drop the column."
         )
-    infinite = np.abs(values) > LARGEST
+    infinite = np.abs(values) > FLOAT32_MAX
     if infinite.any():
         raise InputError(
             f"{where} is infinite, or beyond what 32 bits hold, in row {first_row(infinite)};"

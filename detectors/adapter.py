@@ -1,61 +1,34 @@
 """Makes a `Detector` of any class that has `fit` and `decision_function`."""
 
 import copy
-import inspect
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
-from sklearn.base import ClassifierMixin, OutlierMixin
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 import detectors
-from common.divisor import divisor
 from common.errors import InputError, reason, refused_by
 from common.randomness import RandomState, global_seed
-from common.scaling import WINSOR, compress
 from detectors.base import checked_scores
-from detectors.log_odds import class_log_odds, vote_log_odds
+from detectors.foreign import (
+    fit,
+    is_pyod_outlier,
+    is_scikit_outlier,
+    own_threshold,
+    parameters,
+    raw_scores,
+    takes_labels,
+)
+from detectors.log_odds import Score, vote_log_odds
 from detectors.refitted import RefittedDetector
 
-CONTAMINATION = 0.1  # PyOD's default share of training rows that count as anomalies
 HEAD_TREES = 200
 N_ALONE = 3  # training rows, and new rows between two of them, that are scored alone
-KINDS_WITH_ZERO = (ClassifierMixin, OutlierMixin)  # their decision functions change sign there
-SUPERVISED_PYOD = {"XGBOD", "DevNet"}
-
-
-@dataclass(frozen=True)
-class Score:
-    """Turns a foreign score, higher where more anomalous, into a stand-in for log-odds.
-
-    0 is the score above which the backend itself calls a row an anomaly, and 1 the deviation of
-    the winsorised scores of training rows labelled 0; beyond 3 it grows with the logarithm. The
-    ranking is the backend's own.
-    """
-
-    zero: float
-    unit: float
-
-    @classmethod
-    def of(cls, normal: np.ndarray, zero: float | None) -> Self:
-        """Take the unit, and where the backend names none the zero, from scores, float (n,)."""
-        core = np.clip(normal, *np.quantile(normal, [WINSOR, 1 - WINSOR]))
-        if zero is None:
-            zero = float(np.quantile(normal, 1 - CONTAMINATION))
-        _, exponent = np.frexp(np.abs(core).max())  # squares of large scores would be infinite
-        deviation = np.ldexp(np.ldexp(core, -exponent).std(), exponent)
-        return cls(float(zero), float(divisor(deviation, core)))
-
-    def __call__(self, scores: np.ndarray) -> np.ndarray:
-        """Convert scores, float (n,), to float64 (n,)."""
-        return compress(torch.from_numpy((scores - self.zero) / self.unit)).numpy()
 
 
 class AdaptedDetector(RefittedDetector):
@@ -206,88 +179,3 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(is_plain, value))
     return value is None or isinstance(value, str | int | float | np.bool_ | np.number)
-
-
-def parameters(function: Any) -> set[str]:
-    """Return the names of the parameters of a function or a constructor; none where not told."""
-    try:
-        return set(inspect.signature(function).parameters)
-    except ValueError:  # a compiled one
-        return set()
-
-
-def is_pyod_outlier(estimator: Any) -> bool:
-    """Tell whether an estimator is an unsupervised one of PyOD's, without importing PyOD."""
-    kin = type(estimator).__mro__
-    pyod = any(base.__module__ == "pyod.models.base" for base in kin)
-    return pyod and kin[0].__name__ not in SUPERVISED_PYOD
-
-
-def is_scikit_outlier(estimator: Any) -> bool:
-    """Tell whether an estimator is an outlier detector in scikit-learn's manner."""
-    return isinstance(estimator, OutlierMixin) and not is_pyod_outlier(estimator)
-
-
-def own_threshold(estimator: Any, backend: str) -> float | None:
-    """Return the score above which a fitted estimator itself calls a row an anomaly, if any.
-
-    Raises:
-        InputError: its `threshold_` is no finite number, or no probability where those are scores.
-    """
-    probabilities = not hasattr(estimator, "decision_function")
-    if is_scikit_outlier(estimator) or not hasattr(estimator, "threshold_"):
-        known = probabilities or isinstance(estimator, KINDS_WITH_ZERO)
-        return 0.0 if known else None
-    try:
-        own = float(estimator.threshold_)
-    except (TypeError, ValueError):
-        own = np.nan
-    low, high = (0, 1) if probabilities else (-np.inf, np.inf)
-    if not low < own < high:
-        raise InputError(
-            f"{backend} has the threshold_ {estimator.threshold_!r}; make it a number between {low}"
-            f" and {high}."
-        )
-    return class_log_odds(np.log([[1 - own, own]])).item() if probabilities else own
-
-
-def takes_labels(estimator: Any) -> bool:
-    """Tell whether an estimator has a `fit` that can be called with rows and labels."""
-    try:
-        signature = inspect.signature(estimator.fit)
-        weights = {"sample_weight"} & set(signature.parameters)
-        signature.bind([], [], **dict.fromkeys(weights))
-    except (AttributeError, TypeError):
-        return False
-    return True
-
-
-def fit(estimator: Any, X: np.ndarray, y: np.ndarray | None, weight: np.ndarray) -> None:
-    """Fit on rows, float (n, d), and labels, int (n,); weights where `fit` takes them."""
-    accepted = parameters(estimator.fit)
-    if "sample_weight" in accepted:
-        estimator.fit(X, y, sample_weight=weight)
-    else:
-        estimator.fit(X, y)
-
-
-def raw_scores(estimator: Any, X: np.ndarray) -> np.ndarray:
-    """Return what an estimator answers, float64, higher where more anomalous.
-
-    Raises:
-        InputError: it answers with other than two probabilities a row.
-    """
-    if hasattr(estimator, "decision_function"):
-        sign = -1.0 if is_scikit_outlier(estimator) else 1.0
-        return sign * np.asarray(estimator.decision_function(X), np.float64)
-    with np.errstate(divide="ignore"):
-        if hasattr(estimator, "predict_log_proba"):
-            logarithm = np.asarray(estimator.predict_log_proba(X), np.float64)
-        else:
-            logarithm = np.log(np.asarray(estimator.predict_proba(X), np.float64))
-    if logarithm.shape != (len(X), 2):
-        raise InputError(
-            f"{type(estimator).__name__} gives probabilities of the shape {logarithm.shape} for"
-            f" {len(X)} rows; it must give two a row, of normal and of anomaly."
-        )
-    return class_log_odds(logarithm)

@@ -1,6 +1,6 @@
 """The interface of a detector."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from numbers import Real
 from pathlib import Path
 from typing import Any, Self
@@ -8,8 +8,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Tags
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
@@ -18,12 +16,13 @@ from sklearn.utils.validation import (
 )
 
 from common.errors import InputError, one_line
-from common.estimators import all_or_nothing
+from common.estimators import TwoClassClassifier, all_or_nothing
 from common.labels import encode_labels
 from common.randomness import RandomState, as_seed
+from common.rows import FLOAT32_MAX
 
 
-class Detector(ClassifierMixin, BaseEstimator, ABC):
+class Detector(TwoClassClassifier):
     """Scores rows of a table: the higher the score, the more anomalous.
 
     The score is on the scale of log-odds: `predict_proba` is its logistic function, and
@@ -47,15 +46,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
     random_state: RandomState
     seed_: int
     fitted_with_: dict[str, Any]
-    threshold_: float
     n_features_in_: int
-    classes_: np.ndarray
-
-    def __sklearn_tags__(self) -> Tags:
-        """Tell scikit-learn that there are two classes."""
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
-        return tags
 
     def fit(
         self,
@@ -161,14 +152,6 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         log_odds = self.decision_function(X)
         return expit(np.column_stack([-log_odds, log_odds]))
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return 1 where the score exceeds `threshold_`, else 0, or the labels in their stead.
-
-        Raises what `decision_function` does.
-        """
-        anomalous = self.decision_function(X) > self.threshold_
-        return self.classes_[anomalous.astype(int)]
-
     @abstractmethod
     def save(self, folder: Path | str) -> None:
         """Write the fitted detector into `folder`, as JSON and safetensors.
@@ -209,7 +192,7 @@ class Detector(ClassifierMixin, BaseEstimator, ABC):
         reset: bool,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, force_writeable=True)
-        if np.abs(X).max() > np.finfo(np.float32).max:
+        if np.abs(X).max() > FLOAT32_MAX:
             raise ValueError("X holds a value beyond float32; replace it or drop its column.")
         classes, encoded = encode_labels(y)
         if not reset and not np.array_equal(classes, self.classes_):

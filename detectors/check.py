@@ -10,13 +10,12 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_array
 
 import detectors
-from common.conformance import faults
+from common.conformance import faults, made_up_rows
 from common.errors import InputError
 from common.labels import encode_labels
 from detectors.base import Detector
 from detectors.replay import retrained
 
-N_NORMAL, N_ANOMALIES, N_FEATURES = 120, 24, 5
 FAR = 10.0  # times the rows: what an agent may ask of
 
 
@@ -75,14 +74,6 @@ def check_detector(
         return [f"{id}: fit(X, y) and decision_function(X) must work, but raised {error!r}."]
     trial = Trial(id, make, fitted, rows, labels)
     return [f"{id}: {fault}" for check in CHECKS for fault in faults(check, trial)]
-
-
-def made_up_rows(n_features: int = N_FEATURES) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a round cloud of normal rows and a wider one of anomalies."""
-    rng = np.random.default_rng(0)
-    normals = rng.standard_normal((N_NORMAL, n_features))
-    anomalies = 3 * rng.standard_normal((N_ANOMALIES, n_features)) + 2
-    return np.concatenate([normals, anomalies]), np.repeat([0, 1], [N_NORMAL, N_ANOMALIES])
 
 
 def scores_rows(trial: Trial) -> Iterator[str]:

@@ -9,9 +9,8 @@ from sklearn.utils.validation import check_is_fitted
 from common.errors import InputError
 from common.files import read_json, reading_saved, replacing, write_json
 from common.randomness import RandomState
-from detectors.adapter import Score
 from detectors.base import Detector
-from detectors.log_odds import class_log_odds
+from detectors.log_odds import Score, class_log_odds
 
 RESOLUTION = float(np.finfo(np.float32).eps)  # of probabilities that sum up to 1
 LOG_ODDS = "swift_hydra.output"  # in the metadata of a model whose score needs no conversion

@@ -13,7 +13,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from common.divisor import divisor
 from common.errors import InputError, check_at_least
 from common.randomness import RandomState
-from common.scaling import FLOAT32_MAX
+from common.rows import FLOAT32_MAX
 from detectors.base import real_weights, relative_weights
 from detectors.log_odds import class_log_odds, vote_log_odds
 from detectors.memory import synthetic_trust

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from common.errors import InputError, check_at_least, check_positive, one_line
 from detectors.base import Detector
+from envs.registration import FLAGSHIP_BACKEND, MAX_EPISODE_STEPS
 from envs.rewards import Measures, RewardWeights, reward_terms
 from envs.scenario import Scenario, build_scenario, load_scenario
 from generators.base import Generator
@@ -28,7 +29,8 @@ START_NOISE = 0.3
 MIN_NOVELTY = 0.25
 MAX_KNOWN = 4096  # rows of the bank that novelty is measured against
 SCORE_SCALE = 4.0
-OBSERVED_RANGE = 5.0
+OBSERVED_LOW = torch.tensor([-5.0, -1, 0, 0])  # of log-odds, margin, novelty and time
+OBSERVED_HIGH = torch.tensor([5.0, 5, 1, 1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +116,8 @@ class LatentCore:
 
     def spaces(self) -> tuple[Box, Box]:
         """Return a lane's observation space, float32 (latent_dim + 4,), and its action space."""
-        extra_low = [-OBSERVED_RANGE, -1, 0, 0]
-        extra_high = [OBSERVED_RANGE, OBSERVED_RANGE, 1, 1]
-        low = np.r_[np.full(self.latent_dim, -self.limit), extra_low]
-        high = np.r_[np.full(self.latent_dim, self.limit), extra_high]
+        low = np.r_[np.full(self.latent_dim, -self.limit), OBSERVED_LOW]
+        high = np.r_[np.full(self.latent_dim, self.limit), OBSERVED_HIGH]
         observations = Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
         return observations, Box(-1, 1, (self.latent_dim,), dtype=np.float32)
 
@@ -168,24 +168,12 @@ class LatentCore:
 
         Raises:
             ResetNeeded: a lane was never reset.
-            InputError: they have another shape, are no numbers, or one is NaN.
+            InputError: see `checked_actions`.
         """
         if not self.started.all():
             waiting = (~self.started).nonzero().flatten().tolist()
             raise ResetNeeded(f"Lanes {waiting} were never reset; call reset before step.")
-        if np.shape(actions) != self.z.shape:
-            n, size = self.z.shape
-            raise InputError(
-                f"The actions of {n} lanes have the shape {np.shape(actions)}; give {size} numbers"
-                " for each."
-            )
-        try:
-            plain = actions if isinstance(actions, Tensor) else np.array(actions, np.float32)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"The actions are no numbers ({one_line(error)}).") from error
-        acts = torch.as_tensor(plain, dtype=torch.float32).detach()
-        if acts.isnan().any():
-            raise InputError("An action is no number (NaN); give finite ones.")
+        acts = checked_actions(actions, *self.z.shape)
         before = self.measures
         moved = self.z + self.step_size * acts.clamp(-1, 1)
         self.z = moved.clamp(-self.limit, self.limit)
@@ -203,13 +191,10 @@ class LatentCore:
         A row is z, the log-odds over 4 within +-5, the margin in [-1, 5], the novelty in [0, 1]
         and the fraction of the episode used.
         """
-        extra = [
-            (self.measures.log_odds / SCORE_SCALE).clamp(-OBSERVED_RANGE, OBSERVED_RANGE),
-            self.measures.margin.clamp(-1, OBSERVED_RANGE),
-            self.measures.novelty,
-            (self.elapsed / self.horizon).clamp(max=1),
-        ]
-        return torch.cat([self.z, torch.stack(extra, dim=1)], dim=1).float().numpy()
+        log_odds, margin, novelty = self.measures
+        extra = [log_odds / SCORE_SCALE, margin, novelty, self.elapsed / self.horizon]
+        observed = torch.stack(extra, dim=1).clamp(OBSERVED_LOW, OBSERVED_HIGH)
+        return torch.cat([self.z, observed], dim=1).float().numpy()
 
     def replace_detector(self, detector: Detector) -> None:
         """Play on against another detector."""
@@ -244,6 +229,27 @@ class LatentCore:
         return values
 
 
+def checked_actions(actions: np.ndarray, n_lanes: int, size: int) -> Tensor:
+    """Return the actions of lanes as float32 (n_lanes, size).
+
+    Raises:
+        InputError: they have another shape, are no numbers, or one is NaN.
+    """
+    if np.shape(actions) != (n_lanes, size):
+        raise InputError(
+            f"The actions of {n_lanes} lanes have the shape {np.shape(actions)}; give {size}"
+            " numbers for each."
+        )
+    try:
+        plain = actions if isinstance(actions, Tensor) else np.array(actions, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The actions are no numbers ({one_line(error)}).") from error
+    checked = torch.as_tensor(plain, dtype=torch.float32).detach()
+    if checked.isnan().any():
+        raise InputError("An action is no number (NaN); give finite ones.")
+    return checked
+
+
 def check_row(row: Any, n_rows: int) -> int:
     """Return `row` as an index of a training row, or raise `InputError`."""
     if not isinstance(row, int | np.integer) or not 0 <= row < n_rows:
@@ -259,10 +265,10 @@ def make_core(
     data: str | Path = "digits",
     label_column: str = "label",
     protocol: str = "unseen",
-    detector: str = "mamba-moe",
+    detector: str = FLAGSHIP_BACKEND,
     generator: str = "cvae",
     seed: int = 0,
-    horizon: int = 8,
+    horizon: int = MAX_EPISODE_STEPS,
     step_size: float = 0.7,
     weights: Mapping[str, float] | None = None,
 ) -> LatentCore:

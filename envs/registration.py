@@ -2,7 +2,6 @@
 
 import re
 import warnings
-from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
@@ -82,11 +81,6 @@ def attacked_backend(spec: EnvSpec) -> str:
     return spec.kwargs.get("detector", FLAGSHIP_BACKEND)
 
 
-def registered_settings(name: str) -> dict[str, Any]:
-    """Return the keyword arguments that the env `name` is registered with."""
-    return dict(gym.registry[name].kwargs)
-
-
 def find_env(id: str) -> tuple[str, str]:
     """Find the env that a user named, by a registered id, as `module:id` or by its backend's id.
 
@@ -108,16 +102,18 @@ def find_env(id: str) -> tuple[str, str]:
         for key, spec in gym.registry.items()
         if (spec.entry_point, spec.vector_entry_point) == (ENTRY_POINT, VECTOR_ENTRY_POINT)
     }
-    if name not in ours and backend in detectors.ids() and name.endswith("-v0"):
-        return env_id(backend), backend
-    family = re.fullmatch(r"(\w+)[:.](.+)", backend) if name.endswith("-v0") else None
-    if name not in ours and family and family[1] in detectors.registry.families:
-        member = f"{family[1]}:{family[2]}"
-        detectors.registry.load(member)
-        return env_id(member), member
-    if name not in ours:
+    if name in ours:
+        return name, attacked_backend(ours[name])
+    if not name.endswith("-v0"):
         raise unknown("env id", name, ours)
-    return name, attacked_backend(ours[name])
+    if backend in detectors.ids():
+        return env_id(backend), backend
+    family = re.fullmatch(r"(\w+)[:.](.+)", backend)
+    if not family or family[1] not in detectors.registry.families:
+        raise unknown("env id", name, ours)
+    member = f"{family[1]}:{family[2]}"
+    detectors.registry.load(member)
+    return env_id(member), member
 
 
 def parse(id: str) -> tuple[str, str, str]:

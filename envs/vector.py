@@ -11,6 +11,7 @@ from gymnasium.vector.utils import batch_space
 
 from common.errors import InputError, check_at_least
 from envs.core import LatentCore, make_core
+from envs.registration import MAX_EPISODE_STEPS
 
 
 class LatentAnomalyVectorEnv(VectorEnv):
@@ -31,7 +32,7 @@ class LatentAnomalyVectorEnv(VectorEnv):
     def __init__(
         self,
         num_envs: int = 1,
-        max_episode_steps: int = 8,
+        max_episode_steps: int = MAX_EPISODE_STEPS,
         render_mode: str | None = None,
         **settings: Any,
     ) -> None:

@@ -9,10 +9,8 @@ import numpy as np
 import torch
 
 import generators
-from common.conformance import faults
+from common.conformance import faults, made_up_rows
 from generators.base import Generator, fitted
-
-N_NORMAL, N_ANOMALIES, N_FEATURES = 120, 24, 5
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,12 @@ class Trial:
     fitted: Generator
     X: np.ndarray
     y: np.ndarray
+
+    def reloaded(self) -> Generator:
+        """Return a copy of the fitted generator that was saved and loaded."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.fitted.save(folder)
+            return generators.registry.load(self.id).load(folder)
 
 
 def check_generator(id: str, **kwargs: Any) -> list[str]:
@@ -37,19 +41,16 @@ def check_generator(id: str, **kwargs: Any) -> list[str]:
     """
     if not issubclass(generators.registry.load(id), Generator):
         return [f"{id}: it must be a subclass of generators.base.Generator."]
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((N_NORMAL + N_ANOMALIES, N_FEATURES))
-    X[N_NORMAL:] *= 3
-    y = np.repeat([0, 1], [N_NORMAL, N_ANOMALIES])
+    X, y = made_up_rows()
 
     def make() -> Generator:
-        return generators.make(id, random_state=0, progress=False, **kwargs)
+        return generators.make(id, **{"random_state": 0, "progress": False, **kwargs})
 
     try:
         generator = make()
     except Exception as error:
         return [
-            f"{id}: it must be made with random_state=0 and progress=False, but raised {error!r}."
+            f"{id}: it must be made with a random_state and progress=False, but raised {error!r}."
         ]
     try:
         learned = fitted(generator, X, y)
@@ -94,8 +95,9 @@ def is_reproducible(trial: Trial) -> Iterator[str]:
 def samples(trial: Trial) -> Iterator[str]:
     """It must draw rows from the random generator that it is given."""
     first, again, other = (trial.fitted.sample(30, np.random.default_rng(s)) for s in (0, 0, 1))
-    if first.shape != (30, N_FEATURES):
-        yield f"sample(30, rng) must return the shape (30, {N_FEATURES}), not {first.shape}."
+    wanted = (30, trial.X.shape[1])
+    if first.shape != wanted:
+        yield f"sample(30, rng) must return the shape {wanted}, not {first.shape}."
     elif not np.array_equal(first, again):
         yield "sample must draw from the rng that it is given and from nothing else."
     elif np.array_equal(first, other):
@@ -104,9 +106,7 @@ def samples(trial: Trial) -> Iterator[str]:
 
 def goes_on(trial: Trial) -> Iterator[str]:
     """It must go on training in partial_fit and keep its latent_dim."""
-    with tempfile.TemporaryDirectory() as folder:
-        trial.fitted.save(folder)
-        copy = generators.registry.load(trial.id).load(folder)
+    copy = trial.reloaded()
     before = copy.latent_dim
     if copy.partial_fit(trial.X, trial.y) is not copy:
         yield "partial_fit must return the generator itself."
@@ -116,10 +116,7 @@ def goes_on(trial: Trial) -> Iterator[str]:
 
 def survives_saving(trial: Trial) -> Iterator[str]:
     """It must be saved and loaded without change."""
-    with tempfile.TemporaryDirectory() as folder:
-        trial.fitted.save(folder)
-        loaded = generators.registry.load(trial.id).load(folder)
-    z = trial.fitted.encode(trial.X, trial.y)
+    loaded, z = trial.reloaded(), trial.fitted.encode(trial.X, trial.y)
     if not np.allclose(loaded.encode(trial.X, trial.y), z, atol=1e-5):
         yield "a saved and loaded generator must encode as before."
     if not np.allclose(loaded.decode(z, trial.y), trial.fitted.decode(z, trial.y), atol=1e-5):

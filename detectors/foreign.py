@@ -1,0 +1,98 @@
+"""What estimators of other packages are asked: what they take, what they are, how they score."""
+
+import inspect
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin, OutlierMixin
+
+from common.errors import InputError
+from detectors.log_odds import class_log_odds
+
+KINDS_WITH_ZERO = (ClassifierMixin, OutlierMixin)  # their decision functions change sign there
+SUPERVISED_PYOD = {"XGBOD", "DevNet"}
+
+
+def parameters(function: Any) -> set[str]:
+    """Return the names of the parameters of a function or a constructor; none where not told."""
+    try:
+        return set(inspect.signature(function).parameters)
+    except ValueError:  # a compiled one
+        return set()
+
+
+def is_pyod_outlier(estimator: Any) -> bool:
+    """Tell whether an estimator is an unsupervised one of PyOD's, without importing PyOD."""
+    kin = type(estimator).__mro__
+    pyod = any(base.__module__ == "pyod.models.base" for base in kin)
+    return pyod and kin[0].__name__ not in SUPERVISED_PYOD
+
+
+def is_scikit_outlier(estimator: Any) -> bool:
+    """Tell whether an estimator is an outlier detector in scikit-learn's manner."""
+    return isinstance(estimator, OutlierMixin) and not is_pyod_outlier(estimator)
+
+
+def own_threshold(estimator: Any, backend: str) -> float | None:
+    """Return the score above which a fitted estimator itself calls a row an anomaly, if any.
+
+    Raises:
+        InputError: its `threshold_` is no finite number, or no probability where those are scores.
+    """
+    probabilities = not hasattr(estimator, "decision_function")
+    if is_scikit_outlier(estimator) or not hasattr(estimator, "threshold_"):
+        known = probabilities or isinstance(estimator, KINDS_WITH_ZERO)
+        return 0.0 if known else None
+    try:
+        own = float(estimator.threshold_)
+    except (TypeError, ValueError):
+        own = np.nan
+    low, high = (0, 1) if probabilities else (-np.inf, np.inf)
+    if not low < own < high:
+        raise InputError(
+            f"{backend} has the threshold_ {estimator.threshold_!r}; make it a number between {low}"
+            f" and {high}."
+        )
+    return class_log_odds(np.log([[1 - own, own]])).item() if probabilities else own
+
+
+def takes_labels(estimator: Any) -> bool:
+    """Tell whether an estimator has a `fit` that can be called with rows and labels."""
+    try:
+        signature = inspect.signature(estimator.fit)
+        weights = {"sample_weight"} & set(signature.parameters)
+        signature.bind([], [], **dict.fromkeys(weights))
+    except (AttributeError, TypeError):
+        return False
+    return True
+
+
+def fit(estimator: Any, X: np.ndarray, y: np.ndarray | None, weight: np.ndarray) -> None:
+    """Fit on rows, float (n, d), and labels, int (n,); weights where `fit` takes them."""
+    accepted = parameters(estimator.fit)
+    if "sample_weight" in accepted:
+        estimator.fit(X, y, sample_weight=weight)
+    else:
+        estimator.fit(X, y)
+
+
+def raw_scores(estimator: Any, X: np.ndarray) -> np.ndarray:
+    """Return what an estimator answers, float64, higher where more anomalous.
+
+    Raises:
+        InputError: it answers with other than two probabilities a row.
+    """
+    if hasattr(estimator, "decision_function"):
+        sign = -1.0 if is_scikit_outlier(estimator) else 1.0
+        return sign * np.asarray(estimator.decision_function(X), np.float64)
+    with np.errstate(divide="ignore"):
+        if hasattr(estimator, "predict_log_proba"):
+            logarithm = np.asarray(estimator.predict_log_proba(X), np.float64)
+        else:
+            logarithm = np.log(np.asarray(estimator.predict_proba(X), np.float64))
+    if logarithm.shape != (len(X), 2):
+        raise InputError(
+            f"{type(estimator).__name__} gives probabilities of the shape {logarithm.shape} for"
+            f" {len(X)} rows; it must give two a row, of normal and of anomaly."
+        )
+    return class_log_odds(logarithm)
