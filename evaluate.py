@@ -39,10 +39,11 @@ class EvaluateConfig:
             for LatentAnomaly-v0, else of the id's.
         runs: folder that run folders are looked for in; unless another one is named, without a run
             in it the controls play against an unhardened detector.
-        episodes: episodes that each algorithm plays at least.
+        episodes: episodes that each algorithm plays at least; all of 64 lanes play as many.
         seed: of the episodes.
         json: file to write the figures to, the time that scoring takes among them.
-        compare: two run folders or more to put side by side, instead of attacking one.
+        compare: two run folders or more to put side by side, instead of attacking one; of the
+            other options only json and plugin count then.
         plugin: modules to import first, which register detectors or generators of their own, or
             hold the agent of the run.
     """

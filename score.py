@@ -32,10 +32,10 @@ class ScoreConfig:
             No label is needed.
         run: folder of a run written by train.py; by default the latest in `runs`.
         runs: folder that run folders are looked for in.
-        out: .csv or .parquet file for the rows with three more columns: score, on the scale of
-            log-odds; probability, its logistic function, not calibrated; predicted, 1 where the
-            score exceeds the detector's threshold. Where the run was trained on a column of one of
-            these names, theirs begin with hydra_.
+        out: .csv or .parquet file, replaced if it is there, for the rows with three more columns:
+            score, on the scale of log-odds; probability, its logistic function, not calibrated;
+            predicted, 1 where the score exceeds the detector's threshold. Where the run was trained
+            on a column of one of these names, theirs begin with hydra_.
         plugin: modules to import first, which register detectors of their own.
     """
 
@@ -57,6 +57,8 @@ def score(config: ScoreConfig) -> None:
     suffix = config.out.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{config.out} is no {' or '.join(SUFFIXES)} file; name one with --out.")
+    if config.out.resolve() == config.data.resolve():
+        raise InputError(f"{config.out} holds the rows to score; name another file with --out.")
     load_plugins(config.plugin)
     run = open_run(config.run) if config.run else find_run(config.runs)
     if run is None:

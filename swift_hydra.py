@@ -112,16 +112,8 @@ class SwiftHydra(TwoClassClassifier):
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
         return self
 
-    def _checked(self, X: np.ndarray) -> np.ndarray:
-        check_is_fitted(self, "detector_")
-        return validate_data(self, X, reset=False, dtype=np.float64)
-
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,)."""
-        X = self._checked(X)
+        check_is_fitted(self, "detector_")
+        X = validate_data(self, X, reset=False, dtype=np.float64)
         return self.detector_.decision_function(X)
-
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return the probabilities of normal and of anomaly, float64 (n, 2)."""
-        X = self._checked(X)
-        return self.detector_.predict_proba(X)

@@ -60,14 +60,17 @@ class TrainConfig(HardeningSettings):
 
 def train(config: TrainConfig) -> Path:
     """Run the hardening loop; print the detector before and after and return the run folder."""
+    import numpy as np
+
+    from agents.hardening import make_parts
     from agents.report import DETECTION_COLUMNS, detection_metrics, format_table
     from agents.runs import write_run
     from data import load, split
 
-    config.check()
     check_at_least(config, seed=0)
     check_folder(config.out, "--out")
     load_plugins(config.plugin)
+    make_parts(config, np.random.default_rng(config.seed))  # refuses them before rows are read
     table = load(config.data, config.label_column)
     halves = split(table, config.protocol, config.seed)
     print(

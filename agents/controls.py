@@ -78,6 +78,8 @@ class GradientAgent(Control):
         return (gradient / largest).numpy()
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def slope(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
     """Return the gradient of the reward's potential at latents, float32 (n, L) both.
 

@@ -26,7 +26,7 @@ from envs.rewards import RewardWeights
 from envs.sb3 import SB3VecEnv
 from envs.scenario import Scenario
 from envs.vector import LatentAnomalyVectorEnv
-from generators.base import fitted, refitted
+from generators.base import Generator, fitted, refitted
 from generators.feasibility import FeasibilityGate
 
 EARLY_DIVERSITY = 0.2
@@ -73,12 +73,10 @@ def harden(
         InputError: a name is unknown, a setting is out of range, or a part refuses the rows.
         ValueError: values that are not finite, mismatched lengths, or labels but 0 and 1.
     """
-    settings.check()
-    X, y = checked_rows(X, y)
-    load_attribute(find_algorithm(settings.algo)[0])
     rng = np.random.default_rng(seed)
-    generator = generators.make(settings.generator, random_state=draw_seed(rng), progress=progress)
-    unhardened = make_detector(settings, draw_seed(rng)).fit(X, y)
+    generator, detector = make_parts(settings, rng, progress)
+    X, y = checked_rows(X, y)
+    unhardened = detector.fit(X, y)
     if not unhardened.trainable:
         warnings.warn(
             f"{settings.detector} can only be queried: it is attacked, and what bypasses it is kept"
@@ -155,6 +153,20 @@ class Search:
         X, y = self.core.scenario.X, self.core.scenario.y
         combined = replay_set(X, y, self.core.bank, self.settings.synthetic_weight)
         self.core.replace_generator(refitted(self.core.generator, *combined[:2]))
+
+
+def make_parts(
+    settings: HardeningSettings, rng: np.random.Generator, progress: bool = False
+) -> tuple[Generator, Detector]:
+    """Make the generator and the detector, and refuse settings that no loop can run with.
+
+    Raises:
+        InputError: a setting is out of range, or a name is unknown or does not import.
+    """
+    settings.check()
+    load_attribute(find_algorithm(settings.algo)[0])
+    generator = generators.make(settings.generator, random_state=draw_seed(rng), progress=progress)
+    return generator, make_detector(settings, draw_seed(rng))
 
 
 def make_detector(settings: HardeningSettings, seed: int) -> Detector:

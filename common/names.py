@@ -14,10 +14,13 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> InputError:
     return InputError(f"Unknown {kind} {name!r}; {hint}")
 
 
-def nearest(name: str, choices: Iterable[str]) -> list[str]:
-    """Return up to three of `choices` that are like `name`, capital letters or not."""
+def nearest(name: str, choices: Iterable[str], likeness: float = 0.5) -> list[str]:
+    """Return up to three of `choices` that are like `name`, capital letters or not.
+
+    `likeness` is the least ratio of `difflib.SequenceMatcher`.
+    """
     spelled = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(str(name).lower(), spelled, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name).lower(), spelled, n=3, cutoff=likeness)
     return [spelled[choice] for choice in near]
 
 

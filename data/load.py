@@ -33,5 +33,5 @@ def load(source: str | Path, label_column: str = "label") -> Table:
         return load_adbench(source.removeprefix(PREFIX))
     path = Path(source)
     if path.name == source and not path.suffix and not path.exists():
-        raise unknown("data set", source, [*BUILTIN, f"{PREFIX}<name>"])
+        raise unknown("data set", source, [*BUILTIN, f"{PREFIX}<name>", "<a file that exists>"])
     return read(path, label_column)

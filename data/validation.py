@@ -7,6 +7,7 @@ training. Impute, or drop the row or column, first. Booleans and numbers held as
 """
 
 import reprlib
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,8 @@ def table_from_frame(frame: pd.DataFrame, label_column: str, name: str) -> Table
     Raises:
         InputError: the frame is not fit to be split and trained on.
     """
-    check_column(frame, label_column, "label column", name)
+    check_not_index(frame, label_column, name)
+    check_label_column(frame, label_column, name)
     features = frame.drop(columns=label_column)
     y = label_vector(frame[label_column], name)
     return Table(feature_matrix(features, name), y, list(features.columns), name)
@@ -75,7 +77,14 @@ def named_features(frame: pd.DataFrame, names: list[str], source: str) -> np.nda
             number.
     """
     for name in names:
-        check_column(frame, name, "column", source)
+        if name not in frame.columns:
+            check_not_index(frame, name, source)
+            near = nearest(name, frame.columns.difference(names))
+            other = " or ".join(map(repr, near)) or "the one that holds it"
+            raise InputError(
+                f"{source} has no column {name!r}, which the detector learned from; add it, or"
+                f" rename {other}."
+            )
     if frame.empty:
         raise InputError(f"{source} holds no rows; give at least one.")
     return feature_matrix(frame[names], source)
@@ -87,6 +96,12 @@ def label_vector(column: pd.Series, name: str) -> np.ndarray:
     Raises:
         InputError: a label is neither 0 nor 1, or there are too few rows of either class.
     """
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise InputError(
+            f"{name}: column {column.name!r} misses a label in row {first_row(missing)};"
+            " give 0 to rows that are not known to be anomalies."
+        )
     labels = as_numbers(column)
     bad = ~np.isin(labels, [0, 1])
     if bad.any():
@@ -102,6 +117,12 @@ def label_vector(column: pd.Series, name: str) -> np.ndarray:
             raise InputError(
                 f"{name} holds {count or 'no'} {words}; give at least {MIN_PER_CLASS}."
             )
+    if y.mean() > 0.5:
+        warnings.warn(
+            f"{name}: {y.mean():.0%} of the rows have the label 1, of an anomaly; give 1 to"
+            " anomalies and 0 to the others.",
+            stacklevel=2,
+        )
     return y
 
 
@@ -163,18 +184,27 @@ def first_row(bad: np.ndarray) -> int:
     return int(bad.argmax()) + 1
 
 
-def check_column(frame: pd.DataFrame, wanted: str, kind: str, name: str) -> None:
-    """Raise `InputError` where a column is absent, with the nearest ones or the first ones."""
+def check_label_column(frame: pd.DataFrame, wanted: str, name: str) -> None:
+    """Raise `InputError` where the label column is absent, with those of like names or the first.
+
+    No feature shall be taken for the label, so names must be nearly the same to be proposed.
+    """
     if wanted in frame.columns:
         return
-    if wanted in frame.index.names:
-        raise InputError(f"{name}: {wanted!r} is the index; write it as a column (reset_index).")
     columns = list(frame.columns)
-    near = nearest(wanted, columns)
     more = ", ..." if len(columns) > LISTED_COLUMNS else ""
+    near = nearest(wanted, columns, likeness=0.75)
     hint = (
         f"did you mean {' or '.join(map(repr, near))}?"
         if near
-        else f"name one of its columns: {', '.join(columns[:LISTED_COLUMNS])}{more}."
+        else f"it has {', '.join(columns[:LISTED_COLUMNS])}{more}."
     )
-    raise InputError(f"{name} has no {kind} {wanted!r}; {hint}")
+    raise InputError(
+        f"{name} has no label column {wanted!r}; rename it or name it (--label-column): {hint}"
+    )
+
+
+def check_not_index(frame: pd.DataFrame, wanted: str, name: str) -> None:
+    """Raise `InputError` where a column that is looked for is the index."""
+    if wanted in frame.index.names:
+        raise InputError(f"{name}: {wanted!r} is the index; write it as a column (reset_index).")

@@ -8,7 +8,8 @@ the rest of `detectors.base.Detector`.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import InputError
+from common.errors import InputError, described
+from common.files import read_json, reading_saved
 from common.registry import Registry
 from detectors.families import FAMILIES
 
@@ -50,18 +51,31 @@ def load(id: str, folder: Path | str) -> "Detector":
     """Read a fitted backend `id` from the `folder` that it was saved to.
 
     Raises:
-        InputError: the id is unknown, or the folder's files are missing, broken or another's.
+        InputError: the id is unknown, the folder's files are missing, broken or another's, or
+            `load` of the class fails or returns none that is fitted.
     """
     from detectors.adapter import AdaptedDetector
     from detectors.base import Detector
 
     backend = registry.load(id)
     if issubclass(backend, Detector):
-        return backend.load(folder)
-    adapted = AdaptedDetector.load(folder)
-    if adapted.backend != id:
-        raise InputError(f"{folder} holds {adapted.backend}, not {id}; load it as that.")
-    return adapted
+        try:
+            loaded = backend.load(folder)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"load of {id} fails ({described(error)}); mend it.") from error
+        if not all(hasattr(loaded, name) for name in ("classes_", "n_features_in_", "threshold_")):
+            raise InputError(
+                f"load of {id} must return a detector with classes_, n_features_in_ and threshold_."
+            )
+        return loaded
+    settings = read_json(Path(folder) / "settings.json")
+    with reading_saved(folder):
+        saved = settings["backend"]
+    if saved != id:
+        raise InputError(f"{folder} holds {saved}, not {id}; load it as that.")
+    return AdaptedDetector.load(folder)
 
 
 def check_detector(id: str, *rows: Any, **kwargs: Any) -> list[str]:

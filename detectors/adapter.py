@@ -61,7 +61,8 @@ class AdaptedDetector(RefittedDetector):
     ) -> None:
         self.estimator_ = self._make_estimator()
         standardise = self.backend not in detectors.registry.specs  # but of a family
-        self.scaler_ = StandardScaler(with_mean=standardise, with_std=standardise)
+        scaler = StandardScaler(with_mean=standardise, with_std=standardise)
+        self.scaler_ = scaler.set_output(transform="default")
         scaled = self.scaler_.fit(X[~synthetic]).transform(X)
         self.head_ = None
         one_class = is_pyod_outlier(self.estimator_) or is_scikit_outlier(self.estimator_)

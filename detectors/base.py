@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import expit
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
@@ -143,14 +142,6 @@ class Detector(TwoClassClassifier):
             and not hasattr(self, "feature_names_in_")
             and bool(np.isfinite(X).all())
         )
-
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return the probabilities of normal and of anomaly, float64 (n, 2).
-
-        Raises what `decision_function` does.
-        """
-        log_odds = self.decision_function(X)
-        return expit(np.column_stack([-log_odds, log_odds]))
 
     @abstractmethod
     def save(self, folder: Path | str) -> None:

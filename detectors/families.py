@@ -46,10 +46,15 @@ def resolve_pyod(member: str) -> tuple[str, dict[str, Any]]:
 def resolve_sklearn(member: str) -> tuple[str, dict[str, Any]]:
     """Return the entry point of scikit-learn's class at the dotted path `member`."""
     module, _, name = member.removeprefix("sklearn.").rpartition(".")
+    from sklearn.base import BaseEstimator
+
     try:
-        getattr(import_module(f"sklearn.{module}"), name)
-    except (ImportError, AttributeError):
-        raise unknown("scikit-learn class", f"sklearn:{member}", sklearn_members()) from None
+        found = getattr(import_module(f"sklearn.{module}"), name)
+        known = issubclass(found, BaseEstimator)
+    except (ImportError, AttributeError, TypeError):
+        known = False
+    if not known:
+        raise unknown("scikit-learn class", f"sklearn:{member}", sklearn_members())
     return f"sklearn.{module}:{name}", {}
 
 

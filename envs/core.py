@@ -135,10 +135,10 @@ class LatentCore:
     def reset(self, lanes: Tensor, rows: np.ndarray, noise: np.ndarray) -> None:
         """Start `lanes`, int64 (k,), at real `rows`, int (k,), plus latent `noise` (k, L)."""
         start = self.latents[rows] + START_NOISE * torch.from_numpy(noise).float()
-        self.z[lanes] = start.clamp(-self.limit, self.limit)
-        self.elapsed[lanes] = 0
+        self.z = self.z.index_copy(0, lanes, start.clamp(-self.limit, self.limit))
+        self.elapsed = self.elapsed.index_fill(0, lanes, 0)
         self.refresh(lanes)
-        self.started[lanes] = True
+        self.started = self.started.index_fill(0, lanes, True)
 
     def refresh(self, lanes: Tensor) -> None:
         """Measure `lanes` anew, after a reset or a change of detector or generator."""
@@ -177,7 +177,7 @@ class LatentCore:
         before = self.measures
         moved = self.z + self.step_size * acts.clamp(-1, 1)
         self.z = moved.clamp(-self.limit, self.limit)
-        self.elapsed += 1
+        self.elapsed = self.elapsed + 1
         self.samples, self.measures = self.measure(self.z)
         bypass = self.measures.log_odds <= self.detector.threshold_
         success = bypass & (self.measures.margin > 0) & (self.measures.novelty > MIN_NOVELTY)

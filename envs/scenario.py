@@ -1,5 +1,6 @@
 """What an episode plays on: rows, a generator, a live detector and the feasibility gate."""
 
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -57,7 +58,8 @@ class Scenario:
 
         Raises:
             ValueError: the rows are not finite, or the labels are others than 0 and 1.
-            InputError: the detector is no `Detector`, or the generator no fitted `Generator`.
+            InputError: the detector is no `Detector`, the generator no fitted `Generator`, or
+                either did not learn from so many columns.
         """
         if not isinstance(detector, Detector):
             raise InputError(
@@ -68,6 +70,15 @@ class Scenario:
                 f"The generator is {type(generator).__name__}; give one of generators.make, fitted."
             )
         X, y = checked_rows(X, y)
+        widths = getattr(detector, "n_features_in_", None), len(generator.scaler.center)
+        if widths != (X.shape[1], X.shape[1]):
+            raise InputError(
+                f"The rows have {X.shape[1]} columns, but the detector learned from {widths[0]} and"
+                f" the generator from {widths[1]}; fit both on the rows."
+            )
+        if hasattr(detector, "feature_names_in_"):  # candidates are arrays
+            detector = copy(detector)
+            del detector.feature_names_in_
         scaler = RowScaler(X.shape[1]).fit(X)
         gate = FeasibilityGate(scaler).fit(X, y, np.random.default_rng(seed))
         return cls(X, y, generator, detector, gate, np.empty((0, X.shape[1])))

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from skl2onnx import to_onnx
+from sklearn import config_context
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.datasets import load_wine
 from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
@@ -30,7 +31,7 @@ import detectors
 from agents.hardening import harden
 from agents.settings import HardeningSettings
 from common.errors import InputError
-from common.files import write_json
+from common.files import read_json, write_json
 from common.imports import load_attribute, load_plugins
 from detectors.adapter import AdaptedDetector
 from detectors.base import Detector, checked_scores
@@ -209,6 +210,13 @@ def test_each_fault_is_told_in_a_sentence(cls, sentence):
     faults = detectors.check_detector("faulty")
     assert any(sentence in fault for fault in faults), faults
     assert all(fault.startswith("faulty: ") and fault.endswith(".") for fault in faults)
+
+
+class Dumper(Sound):
+    """Writes a file as soon as it is made."""
+
+    def __init__(self, path):
+        Path(path).touch()
 
 
 class NoFit:
@@ -435,8 +443,9 @@ def test_a_class_that_fails_is_one_sentence(rows, cls, sentence):
 
 
 def test_a_compiled_class_is_asked_for_its_methods(rows):
-    with pytest.raises(InputError, match=r"sklearn:neighbors.KDTree cannot be made"):
-        detectors.make("sklearn:neighbors.KDTree").fit(*rows)
+    detectors.register("compiled", "sklearn.neighbors:KDTree")
+    with pytest.raises(InputError, match=r"compiled cannot be made"):
+        detectors.make("compiled").fit(*rows)
 
 
 class Reversed(ExtraTreesDetector):
@@ -488,6 +497,46 @@ def test_a_folder_of_another_backend_is_refused(rows, tmp_path):
     detectors.make("pyod:KNN").fit(*rows).save(tmp_path)
     with pytest.raises(InputError, match=r"holds pyod:KNN, not sklearn:svm\.SVC"):
         detectors.load("sklearn:svm.SVC", tmp_path)
+
+
+def test_a_folder_that_names_another_class_does_not_make_it(rows, tmp_path):
+    detectors.make("sklearn:svm.SVC").fit(*rows).save(tmp_path)
+    settings = read_json(tmp_path / "settings.json")
+    settings |= {"backend": "dumper", "settings": {"path": str(tmp_path / "victim")}}
+    write_json(tmp_path / "settings.json", settings)
+    detectors.register("dumper", f"{__name__}:Dumper")
+    with pytest.raises(InputError, match=r"holds dumper, not sklearn:svm\.SVC"):
+        detectors.load("sklearn:svm.SVC", tmp_path)
+    assert not (tmp_path / "victim").exists()
+
+
+class LoadsByItself(ExtraTreesDetector):
+    def load(self, folder):
+        return self
+
+
+class LoadsNothing(ExtraTreesDetector):
+    @classmethod
+    def load(cls, folder):
+        return cls()
+
+
+@pytest.mark.parametrize(
+    ("cls", "told"),
+    [(LoadsByItself, "load of mine fails .TypeError"), (LoadsNothing, "must return a detector")],
+)
+def test_what_a_class_gets_wrong_in_load_is_told(rows, tmp_path, cls, told):
+    detectors.register("mine", f"{__name__}:{cls.__name__}")
+    detectors.make("mine").fit(*rows).save(tmp_path)
+    with pytest.raises(InputError, match=told):
+        detectors.load("mine", tmp_path)
+
+
+def test_adapted_detectors_learn_where_scikit_learn_answers_with_frames(rows):
+    scores = detectors.make("pyod:LOF").fit(*rows).decision_scores_
+    with config_context(transform_output="pandas"):
+        framed = detectors.make("pyod:LOF").fit(*rows)
+        np.testing.assert_array_equal(framed.decision_scores_, scores)
 
 
 @pytest.mark.parametrize("id", ["mamba-moe", "catboost", "pyod:KNN"])
@@ -565,6 +614,7 @@ def test_settings_that_json_does_not_hold_are_not_saved(rows, tmp_path, id, sett
     [
         ("pyod:LOFF", "did you mean pyod:LOF"),
         ("sklearn:svm.SVCC", "did you mean sklearn:svm.SVC"),
+        ("sklearn:datasets._rcv1.GzipFile", "Unknown scikit-learn class"),
         ("sklearn:IsolationForest", "did you mean sklearn:ensemble.IsolationForest"),
         ("sklearn:HistGradientBoostingClassifier", "ensemble.HistGradientBoostingClassifier"),
         ("pyood:LOF", "pyod:<Class>"),

@@ -215,12 +215,15 @@ def test_unfit_rows_are_not_scored(run, csv, tmp_path):
         assert not (tmp_path / out).is_file()
 
     good = pd.read_csv(csv)
-    assert_refused(good.rename(columns={"b": "bb"}), "no column 'b'", "did you mean 'bb'?")
+    assert_refused(good.rename(columns={"b": "bb"}), "no column 'b'", "add it, or rename 'bb'")
     assert_refused(good.assign(b="high"), "column 'b'", "'high' in row 1")
     assert_refused(good.assign(score=1), "'score'", "rename")
     assert_refused(good[:0], "no rows")
     assert_refused(good, "scores.txt", "--out", out="scores.txt")
     assert_refused(good, "is a folder", "--out", out=".")
+    assert_refused(good.drop(columns="b"), "no column 'b'", "rename the one that holds it")
+    same = ["--data", csv, "--run", run, "--out", csv]
+    assert_one_sentence(command("score.py", *same), "holds the rows to score", "--out")
     where = ["--data", csv, "--runs", tmp_path / "none"]
     assert_one_sentence(command("score.py", *where), "No run", "--run")
 
@@ -289,7 +292,8 @@ def test_bad_argument_is_one_sentence_and_writes_nothing(arguments, words, tmp_p
     done = command("train.py", "--data", "wine", *arguments, "--out", tmp_path / "runs")
     assert_one_sentence(done, *words)
     assert not list((tmp_path / "runs").rglob("*"))
-    if "--timesteps" in arguments:
+    if "--device" not in arguments:
+        assert not done.stdout
         assert not (tmp_path / "runs").exists()
 
 
@@ -665,6 +669,13 @@ def test_a_run_of_another_backend_than_the_envs_is_refused(tmp_path):
 def test_an_attack_on_a_run_plays_as_many_episodes_as_asked(rows, tmp_path, monkeypatch):
     X, y = rows
     monkeypatch.setattr("agents.report.TIMING_SECONDS", 0.01)
+    save = ExtraTreesDetector.save
+
+    def save_where_there_is_a_folder(self, folder):
+        assert folder.is_dir()
+        save(self, folder)
+
+    monkeypatch.setattr(ExtraTreesDetector, "save", save_where_there_is_a_folder)
     settings = HardeningSettings("extra-trees", "background", rounds=0, n_background=50)
     hardened = harden(X, y, settings, seed=1)
     halves = Split(X, y, X[::2].copy(), y[::2].copy())

@@ -97,7 +97,7 @@ def test_digits_knows_its_kinds():
     [
         ("digts", "did you mean digits?"),
         ("breast_cancer", "did you mean breast-cancer?"),
-        ("zzzz", "choose from adbench:<name>, breast-cancer, digits, wine."),
+        ("zzzz", "choose from <a file that exists>, adbench:<name>, breast-cancer, digits, wine."),
     ],
 )
 def test_unknown_name_gives_near_misses(source, hint):
@@ -268,7 +268,13 @@ def test_unfit_arrays(tmp_path, X, y, words):
 
 def test_missing_label_column_gives_near_misses(tmp_path):
     sentence = csv_refusal(tmp_path, frame().rename(columns={"label": "Label"}))
-    assert "no label column 'label'; did you mean 'Label'?" in sentence
+    assert "no label column 'label'; rename it or name it (--label-column): " in sentence
+    assert sentence.endswith("did you mean 'Label'?")
+
+
+def test_a_feature_is_not_proposed_as_the_label(tmp_path):
+    sentence = csv_refusal(tmp_path, frame().rename(columns={"label": "fraud", "speed": "age"}))
+    assert sentence.endswith("it has age, count, fraud.")
 
 
 def test_blanks_around_a_name_are_seen(tmp_path):
@@ -310,12 +316,23 @@ def test_no_feature_columns(tmp_path):
     assert "no feature columns" in csv_refusal(tmp_path, frame()[["label"]])
 
 
-@pytest.mark.parametrize("label", [2, -1, 0.5, "yes", None, np.inf])
+@pytest.mark.parametrize("label", [2, -1, 0.5, "yes", np.inf])
 def test_labels_other_than_0_and_1(tmp_path, label):
     sentence = csv_refusal(tmp_path, with_value("label", 7, label))
     assert "column 'label'" in sentence
     assert "row 7" in sentence
     assert "0 (normal) or 1 (anomaly)" in sentence
+
+
+def test_a_row_without_a_label_is_told_as_such(tmp_path):
+    sentence = csv_refusal(tmp_path, with_value("label", 7, None))
+    assert "misses a label in row 7; give 0 to rows that are not known" in sentence
+
+
+def test_labels_the_wrong_way_round_are_warned_of(tmp_path):
+    frame(n_anomalies=30).to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.warns(UserWarning, match=r"rows.csv: 75% of the rows have the label 1"):
+        data.load(tmp_path / "rows.csv")
 
 
 @pytest.mark.parametrize(
@@ -374,6 +391,7 @@ def test_too_few_rows(tmp_path, n, n_anomalies, words):
 
 
 @pytest.mark.parametrize(("n", "n_anomalies"), [(20, 4), (20, 16)])
+@pytest.mark.filterwarnings("ignore:.*the label 1")
 def test_the_fewest_rows_are_enough(tmp_path, n, n_anomalies):
     frame(n, n_anomalies).to_csv(tmp_path / "rows.csv", index=False)
     assert data.load(str(tmp_path / "rows.csv")).y.sum() == n_anomalies

@@ -422,6 +422,22 @@ def test_an_env_of_a_scenario_is_not_scored_on_rows_of_another_set(scenario, mon
         evaluate(EvaluateConfig(env_id="Own-v0"))
 
 
+def test_a_scenario_takes_parts_that_learned_from_frames_and_refuses_other_widths(rows):
+    X, y = rows
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    detector = detectors.make("extra-trees").fit(frame, y)
+    generator = Background().fit(X, y)
+    env = LatentAnomalyEnv(scenario=Scenario.assemble(frame, y, generator, detector, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env.reset(seed=0)
+    assert list(detector.feature_names_in_) == list("abcd")
+    with pytest.raises(InputError, match="have 3 columns, but the detector learned from 4"):
+        Scenario.assemble(X[:, :3], y, generator, detector, 0)
+    with pytest.raises(InputError, match="the detector learned from None"):
+        Scenario.assemble(X, y, generator, detectors.make("extra-trees"), 0)
+
+
 def test_settings_reach_the_arithmetic(scenario):
     settings = {"step_size": 0.2, "horizon": 4, "weights": {"diversity": 3.0}}
     env = LatentAnomalyEnv(scenario=scenario, **settings)

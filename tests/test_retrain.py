@@ -5,12 +5,14 @@ from dataclasses import replace
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import Autoreset, TimeLimit
 from stable_baselines3 import PPO
 
 import detectors
 import generators
+from agents.controls import slope
 from agents.hardening import harden, round_weights
 from agents.settings import HardeningSettings
 from common.errors import InputError
@@ -18,7 +20,8 @@ from detectors.mamba_moe import MambaMoEDetector
 from detectors.replay import replay_set
 from detectors.trees import ExtraTreesDetector
 from envs.latent_anomaly import LatentAnomalyEnv
-from envs.retrain import DetectorRetrainWrapper, VectorDetectorRetrainWrapper
+from envs.retrain import DetectorRetrainWrapper, VectorDetectorRetrainWrapper, retrain
+from envs.scenario import Scenario
 from envs.vector import LatentAnomalyVectorEnv
 from generators.background import Background
 
@@ -127,6 +130,28 @@ def test_wrapper_retrains_at_the_episodes_end_and_restores_on_a_seeded_reset(sce
     assert env.core.detector is scenario.detector
     assert len(env.core.bank) == 0
     np.testing.assert_array_equal(scenario.detector.decision_function(scenario.X), original)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_retraining_learns_in_a_rollout_without_gradients(rows, mode):
+    X, y = rows
+    with mode():
+        generator = generators.make("cvae", latent_dim=3, steps=3).fit(X, y)
+        detector = detectors.make("mamba-moe", steps=3).fit(X, y)
+        scenario = Scenario.assemble(X, y, generator, detector, 0)
+        core = DetectorRetrainWrapper(LatentAnomalyEnv(scenario=scenario)).core
+        retrain(core, X[:2])
+    core.reset(torch.tensor([0]), np.array([0]), np.zeros((1, 3)))
+    core.step(np.zeros((1, 3)))
+    assert len(core.bank) == 2
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_there_is_a_slope_where_gradients_are_off(scenario, mode):
+    env = LatentAnomalyVectorEnv(4, scenario=scenario)
+    with mode():
+        env.reset(seed=0)
+        assert slope(env.core, env.core.z).abs().sum() > 0
 
 
 def test_finds_of_an_interrupted_retraining_join_the_bank_once(scenario, monkeypatch):
