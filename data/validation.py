@@ -29,8 +29,8 @@ def table_from_frame(frame: pd.DataFrame, label_column: str, name: str) -> Table
     Raises:
         InputError: the frame is not fit to be split and trained on.
     """
-    check_not_index(frame, label_column, name)
-    check_label_column(frame, label_column, name)
+    if label_column not in frame.columns:
+        raise no_label_column(frame, label_column, name)
     features = frame.drop(columns=label_column)
     y = label_vector(frame[label_column], name)
     return Table(feature_matrix(features, name), y, list(features.columns), name)
@@ -78,13 +78,7 @@ def named_features(frame: pd.DataFrame, names: list[str], source: str) -> np.nda
     """
     for name in names:
         if name not in frame.columns:
-            check_not_index(frame, name, source)
-            near = nearest(name, frame.columns.difference(names))
-            other = " or ".join(map(repr, near)) or "the one that holds it"
-            raise InputError(
-                f"{source} has no column {name!r}, which the detector learned from; add it, or"
-                f" rename {other}."
-            )
+            raise no_feature(frame, name, names, source)
     if frame.empty:
         raise InputError(f"{source} holds no rows; give at least one.")
     return feature_matrix(frame[names], source)
@@ -184,27 +178,38 @@ def first_row(bad: np.ndarray) -> int:
     return int(bad.argmax()) + 1
 
 
-def check_label_column(frame: pd.DataFrame, wanted: str, name: str) -> None:
-    """Raise `InputError` where the label column is absent, with those of like names or the first.
+def no_label_column(frame: pd.DataFrame, wanted: str, name: str) -> InputError:
+    """Build the error for a label column that is not there, with those of nearly its name or all.
 
-    No feature shall be taken for the label, so names must be nearly the same to be proposed.
+    Of any likeness it would be some feature, which would then be taken for the label.
     """
-    if wanted in frame.columns:
-        return
+    if wanted in frame.index.names:
+        return is_index(wanted, name)
     columns = list(frame.columns)
-    more = ", ..." if len(columns) > LISTED_COLUMNS else ""
     near = nearest(wanted, columns, likeness=0.75)
+    more = ", ..." if len(columns) > LISTED_COLUMNS else ""
     hint = (
         f"did you mean {' or '.join(map(repr, near))}?"
         if near
         else f"it has {', '.join(columns[:LISTED_COLUMNS])}{more}."
     )
-    raise InputError(
+    return InputError(
         f"{name} has no label column {wanted!r}; rename it or name it (--label-column): {hint}"
     )
 
 
-def check_not_index(frame: pd.DataFrame, wanted: str, name: str) -> None:
-    """Raise `InputError` where a column that is looked for is the index."""
+def no_feature(frame: pd.DataFrame, wanted: str, names: list[str], source: str) -> InputError:
+    """Build the error for one of the features `names` that is not there, with those like it."""
     if wanted in frame.index.names:
-        raise InputError(f"{name}: {wanted!r} is the index; write it as a column (reset_index).")
+        return is_index(wanted, source)
+    near = nearest(wanted, frame.columns.difference(names))
+    other = " or ".join(map(repr, near)) or "the one that holds it"
+    return InputError(
+        f"{source} has no column {wanted!r}, which the detector learned from; add it, or rename"
+        f" {other}."
+    )
+
+
+def is_index(wanted: str, name: str) -> InputError:
+    """Build the error for a column that is the index."""
+    return InputError(f"{name}: {wanted!r} is the index; write it as a column (reset_index).")

@@ -69,6 +69,7 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
 class VectorDetectorRetrainWrapper(VectorWrapper):
     """The vector form: retrains once per batch of finished episodes.
 
+    All lanes play against one detector, so those in mid-episode meet the retrained one, too.
     Observations are of the retrained detector at once, or where a wrapper inside this one changes
     them from the next step on.
 

@@ -64,8 +64,9 @@ def test_same_seed_gives_the_same_rollout_info_included(id):
     assert not data_equivalence(first, rollout(gym.make(id, **DATA), seed=4))
 
 
-def test_pickled_env_goes_on_alike():
-    env = gym.make(FLAGSHIP, **DATA)
+@pytest.mark.parametrize("id", IDS)
+def test_pickled_env_goes_on_alike(id):
+    env = gym.make(id, **DATA)
     env.reset(seed=0)
     env.step(env.action_space.sample())
     copy = pickle.loads(pickle.dumps(env))
@@ -74,8 +75,9 @@ def test_pickled_env_goes_on_alike():
         assert data_equivalence(goes_on(env), goes_on(copy), exact=True)
 
 
-def test_spec_survives_json():
-    env = gym.make(FLAGSHIP, step_size=0.5, **DATA)
+@pytest.mark.parametrize("id", IDS)
+def test_spec_survives_json(id):
+    env = gym.make(id, step_size=0.5, **DATA)
     again = gym.make(EnvSpec.from_json(env.spec.to_json()))
     assert again.unwrapped.core.step_size == 0.5
     assert data_equivalence(rollout(env), rollout(again), exact=True)
