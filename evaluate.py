@@ -92,6 +92,11 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     name, backend = find_env(config.env_id)
     wanted = None if name == FLAGSHIP else backend
     settings = {**DEFAULTS, **gym.spec(name).kwargs}
+    if settings.get("scenario") is not None and config.run is None:
+        raise InputError(
+            f"{name} is registered with a scenario of its own, which holds no rows out; name a run"
+            " with --run."
+        )
     run = chosen_run(config, settings, wanted)
     if run is None:
         told = f"No {'run' if wanted is None else f'run of {wanted}'} in {config.runs}"
@@ -159,18 +164,10 @@ def both_scenarios(run: "Run") -> "tuple[dict[str, Scenario], np.ndarray, np.nda
 def default_scenario(
     settings: dict[str, Any],
 ) -> "tuple[dict[str, Scenario], np.ndarray, np.ndarray]":
-    """Return the scenario of an env's settings, and the rows held out there with their labels.
-
-    Raises `InputError` where the settings are a scenario, which holds no rows out.
-    """
+    """Return the scenario of an env's settings, and the rows held out there with their labels."""
     from data import load, split
     from envs.core import make_core
 
-    if "scenario" in settings:
-        raise InputError(
-            "This env is registered with a scenario of its own, of which no rows are held out;"
-            " name a run with --run."
-        )
     core = make_core(1, **settings)
     table = load(settings["data"], settings["label_column"])
     halves = split(table, settings["protocol"], settings["seed"])

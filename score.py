@@ -73,7 +73,8 @@ def score(config: ScoreConfig) -> None:
     detector = run.detector()
     scores = detector.decision_function(X)
     predicted = (scores > detector.threshold_).astype(int)
-    scored = frame.assign(**dict(zip(added, (scores, expit(scores), predicted), strict=True)))
+    probability = expit(scores - detector.threshold_)
+    scored = frame.assign(**dict(zip(added, (scores, probability, predicted), strict=True)))
     with replacing(config.out) as temporary:
         if suffix == ".csv":
             write_csv(scored, temporary)

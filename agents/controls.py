@@ -8,6 +8,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from common.errors import InputError, one_line
+from common.gradients import gradients_on
 from envs.core import LatentCore
 
 
@@ -78,8 +79,7 @@ class GradientAgent(Control):
         return (gradient / largest).numpy()
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
+@gradients_on()
 def slope(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
     """Return the gradient of the reward's potential at latents, float32 (n, L) both.
 

@@ -16,6 +16,7 @@ from agents.algorithms import find_algorithm
 from agents.monitor import SearchMonitor
 from agents.settings import HardeningSettings
 from common.errors import InputError
+from common.gradients import gradients_on
 from common.imports import load_attribute
 from common.randomness import draw_seed, global_seed
 from common.rows import checked_rows
@@ -129,7 +130,7 @@ class Search:
         bar.set_description(f"round {index + 1}/{self.settings.rounds}, bank {len(self.core.bank)}")
         self.core.weights = round_weights(index, self.settings.rounds)
         self.monitor.start(bar)
-        with global_seed(self.seed + index):
+        with global_seed(self.seed + index), gradients_on():
             self.agent.learn(self.settings.timesteps, reset_num_timesteps=index == 0)
         known = len(self.core.bank)
         if index + 1 < self.settings.rounds:

@@ -45,7 +45,7 @@ def format_table(
 ) -> str:
     """Lay out named rows of numbers under short headings; a missing number is a dash.
 
-    The columns are by default those of the first row.
+    The columns are by default those of the first row, of which there must be one then.
     """
     columns = list(next(iter(rows.values()))) if columns is None else columns
     cells = [[title, *(name.replace("_", " ") for name in columns)]]

@@ -18,7 +18,6 @@ from common.files import read_json, reading_saved, replacing, write_json
 from common.tensors import load_tensors, save_tensors
 from data import Split, Table
 from detectors.base import Detector
-from generators.base import Generator
 
 NEEDED_SETTINGS: dict[str, type | tuple[type, ...]] = {
     "detector": str,
@@ -96,14 +95,9 @@ def write_run(
     save_tensors(
         folder / "rows.safetensors", {name: torch.from_numpy(array) for name, array in rows.items()}
     )
-    models: dict[str, Detector | Generator] = {
-        "generator": scenario.generator,
-        "detector": scenario.detector,
-        "unhardened": hardened.unhardened,
-    }
-    for name, model in models.items():
-        (folder / name).mkdir()
-        model.save(folder / name)
+    scenario.generator.save(folder / "generator")
+    scenario.detector.save(folder / "detector")
+    hardened.unhardened.save(folder / "unhardened")
     save_agent(hardened.agent, config["algo"], folder / "policy")
     with replacing(folder / "bank.parquet") as temporary:
         pd.DataFrame(scenario.bank, columns=table.feature_names).to_parquet(temporary)

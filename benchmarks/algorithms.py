@@ -30,7 +30,6 @@ class AlgorithmSettings(GridSettings):
     """
 
     data: tuple[str, ...] = ("digits", "adbench:12_fault", "adbench:18_Ionosphere")
-    methods: tuple[str, ...] = tuple(ALGORITHMS)
     protocols: tuple[str, ...] = ("unseen",)
 
 
@@ -42,14 +41,15 @@ def compare(settings: AlgorithmSettings) -> None:
     """
     from benchmarks.grid import run_grid
     from benchmarks.methods import hydra
-    from benchmarks.tables import failures, markdown, write_text
+    from benchmarks.tables import coverage, failures, markdown, write_text
 
-    for algo in settings.methods:
+    algos = settings.methods or tuple(ALGORITHMS)
+    for algo in algos:
         find_algorithm(algo)
-    results = run_grid(settings, {algo: partial(hydra, agent=algo) for algo in settings.methods})
+    results = run_grid(settings, {algo: partial(hydra, agent=algo) for algo in algos})
     done = results[results["error"] == ""]
     sections = [
-        f"## {name}, {protocol}\n\n{markdown(summarise(cells), 'algorithm')}\n"
+        f"## {name}, {protocol}\n\n{coverage(cells)}\n\n{markdown(summarise(cells), 'algorithm')}\n"
         for (name, protocol), cells in done.groupby(["set", "protocol"], sort=False)
     ]
     text = "\n".join([*sections, failures(results)])
@@ -61,12 +61,13 @@ def summarise(cells: "pd.DataFrame") -> "pd.DataFrame":
     """Return what each method found a query, its times, and mean AUROC before and after.
 
     Args:
-        cells: finished cells of one set and protocol, of some seeds.
+        cells: finished cells of one set and protocol; seeds that a method lacks do not count.
     """
     import pandas as pd
 
-    from benchmarks.tables import rates, times
+    from benchmarks.tables import comparable, rates, times
 
+    cells = comparable(cells)
     means = cells.groupby("method")[["auroc_unhardened", "auroc"]].mean()
     means.columns = pd.Index(["AUROC before", "AUROC after"])
     return pd.DataFrame(rates(cells) | times(cells)).join(means)

@@ -18,7 +18,11 @@ def faults(check: Callable[[T], Iterator[str]], trial: T) -> list[str]:
 
 
 def made_up_rows(n_features: int = N_FEATURES) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a round cloud of normal rows and a wider one of anomalies."""
+    """Draw a round cloud of normal rows and a wider one of anomalies.
+
+    Returns:
+        rows, float64 (144, n_features), and labels, int64 (144,).
+    """
     rng = np.random.default_rng(0)
     normals = rng.standard_normal((N_NORMAL, n_features))
     anomalies = 3 * rng.standard_normal((N_ANOMALIES, n_features)) + 2

@@ -21,16 +21,10 @@ GLOBAL = threading.RLock()  # held while the global generators are seeded: threa
 def torch_seed(seed: int) -> Iterator[torch.Generator]:
     """Seed torch's CPU generator inside the block, for layers that draw their own weights.
 
-    They learn there even if the caller, as a rollout does, has turned gradients off. Yields a
-    further generator with the same seed, for explicit draws.
+    Yields a further generator with the same seed, for explicit draws.
     """
     seed %= 2**63  # all that torch takes
-    with (
-        GLOBAL,
-        torch.random.fork_rng(devices=[]),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-    ):
+    with GLOBAL, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)
 

@@ -194,7 +194,8 @@ def no_label_column(frame: pd.DataFrame, wanted: str, name: str) -> InputError:
         else f"it has {', '.join(columns[:LISTED_COLUMNS])}{more}."
     )
     return InputError(
-        f"{name} has no label column {wanted!r}; rename it or name it (--label-column): {hint}"
+        f"{name} has no label column {wanted!r}; rename one, or pass train.py --label-column:"
+        f" {hint}"
     )
 
 

@@ -43,7 +43,7 @@ def make(id: str, **kwargs: Any) -> "Detector":
     backend = registry.load(id)
     if issubclass(backend, Detector):
         return registry.make(id, **kwargs)
-    seed = kwargs.pop("random_state", registry.spec(id).kwargs.get("random_state", 0))
+    seed = kwargs.pop("random_state", 0)
     return AdaptedDetector(id, kwargs, seed)
 
 
@@ -61,7 +61,7 @@ def load(id: str, folder: Path | str) -> "Detector":
     if issubclass(backend, Detector):
         try:
             loaded = backend.load(folder)
-        except InputError:
+        except (InputError, OSError):
             raise
         except Exception as error:
             raise InputError(f"load of {id} fails ({described(error)}); mend it.") from error

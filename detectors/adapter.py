@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import detectors
 from common.errors import InputError, reason, refused_by
+from common.gradients import gradients_on
 from common.randomness import RandomState, global_seed
 from detectors.base import checked_scores
 from detectors.foreign import (
@@ -66,7 +67,7 @@ class AdaptedDetector(RefittedDetector):
         scaled = self.scaler_.fit(X[~synthetic]).transform(X)
         self.head_ = None
         one_class = is_pyod_outlier(self.estimator_) or is_scikit_outlier(self.estimator_)
-        with global_seed(self.seed_), refused_by(self.backend, "detector"):
+        with global_seed(self.seed_), gradients_on(), refused_by(self.backend, "detector"):
             if one_class:
                 fit(self.estimator_, scaled[y == 0], None, weight[y == 0])
             else:
@@ -142,8 +143,9 @@ class AdaptedDetector(RefittedDetector):
     def _make_estimator(self) -> Any:
         spec = detectors.registry.spec(self.backend)
         backend = detectors.registry.load(self.backend)
-        seeded = {"random_state": self.seed_} if "random_state" in parameters(backend) else {}
-        arguments = {**spec.kwargs, **seeded, **(self.settings or {})}
+        arguments = {**spec.kwargs, **(self.settings or {})}
+        if "random_state" in parameters(backend):
+            arguments.setdefault("random_state", self.seed_)
         if issubclass(backend, LocalOutlierFactor):  # which scores new rows only so
             arguments.setdefault("novelty", True)
         try:

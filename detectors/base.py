@@ -145,7 +145,7 @@ class Detector(TwoClassClassifier):
 
     @abstractmethod
     def save(self, folder: Path | str) -> None:
-        """Write the fitted detector into `folder`, as JSON and safetensors.
+        """Write the fitted detector into `folder`, which is made, as JSON and safetensors.
 
         Raises:
             NotFittedError: there was no `fit`.

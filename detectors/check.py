@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,8 +139,9 @@ def learns_found_rows(trial: Trial) -> Iterator[str]:
 
 
 def survives_saving(trial: Trial) -> Iterator[str]:
-    """It must be saved and loaded without change."""
-    with tempfile.TemporaryDirectory() as folder:
+    """It must be saved into a folder that is not there yet, and loaded without change."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "detector"
         trial.fitted.save(folder)
         loaded = detectors.load(trial.id, folder).decision_function(trial.X)
         if not np.allclose(loaded, trial.fitted.decision_function(trial.X), atol=1e-5):

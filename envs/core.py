@@ -14,7 +14,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from common.errors import InputError, check_at_least, check_positive, one_line
+from common.errors import InputError, check_at_least, check_positive, one_line, refused_by
 from detectors.base import Detector
 from envs.registration import FLAGSHIP_BACKEND, MAX_EPISODE_STEPS
 from envs.rewards import Measures, RewardWeights, reward_terms
@@ -214,7 +214,8 @@ class LatentCore:
 
     def _search(self, generator: Generator) -> None:
         self.generator = generator
-        latents = torch.from_numpy(generator.encode(self.scenario.X, self.scenario.y))
+        with refused_by(f"The generator {type(generator).__name__}", "one"):
+            latents = torch.from_numpy(generator.encode(self.scenario.X, self.scenario.y))
         shape = len(self.scenario.X), generator.latent_dim
         self.latents = self._checked(latents, "encodes to latents", shape).float()
 

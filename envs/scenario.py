@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 import data
 import detectors
 import generators
 from common.errors import InputError
 from common.files import read_json, reading_saved
+from common.gradients import gradients_on
 from common.names import check_names
 from common.randomness import draw_seed
 from common.rows import checked_rows
@@ -46,6 +48,7 @@ class Scenario:
     synthetic_weight: float = 0.1
 
     @classmethod
+    @gradients_on()
     def assemble(
         cls,
         X: np.ndarray,
@@ -58,8 +61,9 @@ class Scenario:
 
         Raises:
             ValueError: the rows are not finite, or the labels are others than 0 and 1.
-            InputError: the detector is no `Detector`, the generator no fitted `Generator`, or
-                either did not learn from so many columns.
+            InputError: the detector is no `Detector` or learned from other columns, or the
+                generator is no fitted `Generator`.
+            NotFittedError: the detector was not fitted.
         """
         if not isinstance(detector, Detector):
             raise InputError(
@@ -70,11 +74,11 @@ class Scenario:
                 f"The generator is {type(generator).__name__}; give one of generators.make, fitted."
             )
         X, y = checked_rows(X, y)
-        widths = getattr(detector, "n_features_in_", None), len(generator.scaler.center)
-        if widths != (X.shape[1], X.shape[1]):
+        check_is_fitted(detector)
+        if detector.n_features_in_ != X.shape[1]:
             raise InputError(
-                f"The rows have {X.shape[1]} columns, but the detector learned from {widths[0]} and"
-                f" the generator from {widths[1]}; fit both on the rows."
+                f"The rows have {X.shape[1]} columns, but the detector learned from"
+                f" {detector.n_features_in_}; fit it on the rows."
             )
         if hasattr(detector, "feature_names_in_"):  # candidates are arrays
             detector = copy(detector)
@@ -166,6 +170,7 @@ def load_scenario(run: str) -> Scenario:
 
 
 @lru_cache(maxsize=8)
+@gradients_on()
 def _load(folder: Path, version: FileVersion | None) -> Scenario:
     config = read_json(folder / "config.json")
     rows = load_tensors(folder / "rows.safetensors")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from common.errors import InputError, refused_by
 from common.files import read_json, reading_saved, write_json
+from common.gradients import gradients_on
 from common.randomness import RandomState, as_seed, global_seed
 from common.scaling import RowScaler
 from common.tensors import load_tensors, save_tensors
@@ -89,6 +90,7 @@ class Generator(nn.Module, ABC):
         save_tensors(Path(folder) / "weights.safetensors", self.state_dict())
 
     @classmethod
+    @gradients_on()
     def load(cls, folder: Path | str) -> Self:
         """Read what `save` wrote; raise `InputError` where it is missing or broken."""
         settings = read_json(Path(folder) / "settings.json")
@@ -130,7 +132,7 @@ def _learned(
     seed: int,
 ) -> Generator:
     name = type(generator).__name__
-    with global_seed(seed), refused_by(f"The generator {name}", "one"):
+    with global_seed(seed), gradients_on(), refused_by(f"The generator {name}", "one"):
         learned = learn(X.copy(), y.copy())
     if not isinstance(learned, Generator):
         raise InputError(f"{learn.__name__} of the generator {name} must return the generator.")

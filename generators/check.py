@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ class Trial:
     y: np.ndarray
 
     def reloaded(self) -> Generator:
-        """Return a copy of the fitted generator that was saved and loaded."""
-        with tempfile.TemporaryDirectory() as folder:
+        """Return a copy of the fitted generator that was saved, into a new folder, and loaded."""
+        with tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent) / "generator"
             self.fitted.save(folder)
             return generators.registry.load(self.id).load(folder)
 

@@ -997,11 +997,13 @@ def test_registered_arguments_are_passed_on_and_overridden(rows):
     assert detectors.make("mamba", d_model=32).d_model == 32
 
 
-def test_a_registered_seed_is_overridden_too(rows):
+def test_a_registered_seed_stays(rows, tmp_path):
     detectors.register("seeded", "sklearn.ensemble:ExtraTreesClassifier", {"random_state": 5})
-    assert detectors.check_detector("seeded", random_state=3) == []
-    for seed, given in ((5, {}), (1, {"random_state": 1})):
-        assert detectors.make("seeded", **given).fit(*rows).estimator_.random_state == seed
+    detector = detectors.make("seeded", random_state=1).fit(*rows)
+    detector.save(tmp_path)
+    for one in (detector, detectors.load("seeded", tmp_path)):
+        assert one.estimator_.random_state == 5
+    assert detectors.check_detector("forest", random_state=3) == []
 
 
 def test_training_rows_do_not_count_as_their_own_neighbours_in_an_adapted_score(rows):

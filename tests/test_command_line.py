@@ -669,13 +669,6 @@ def test_a_run_of_another_backend_than_the_envs_is_refused(tmp_path):
 def test_an_attack_on_a_run_plays_as_many_episodes_as_asked(rows, tmp_path, monkeypatch):
     X, y = rows
     monkeypatch.setattr("agents.report.TIMING_SECONDS", 0.01)
-    save = ExtraTreesDetector.save
-
-    def save_where_there_is_a_folder(self, folder):
-        assert folder.is_dir()
-        save(self, folder)
-
-    monkeypatch.setattr(ExtraTreesDetector, "save", save_where_there_is_a_folder)
     settings = HardeningSettings("extra-trees", "background", rounds=0, n_background=50)
     hardened = harden(X, y, settings, seed=1)
     halves = Split(X, y, X[::2].copy(), y[::2].copy())

@@ -16,6 +16,7 @@ import torch
 from conftest import blobs
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env, data_equivalence
+from sklearn.exceptions import NotFittedError
 from sklearn.svm import SVC
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
@@ -420,7 +421,7 @@ def test_an_env_of_a_scenario_is_not_scored_on_rows_of_another_set(scenario, mon
     monkeypatch.setitem(
         gym.registry, "Own-v0", replace(gym.spec(FLAGSHIP), kwargs={"scenario": scenario})
     )
-    with pytest.raises(InputError, match="no rows are held out"):
+    with pytest.raises(InputError, match="Own-v0 is registered with a scenario"):
         evaluate(EvaluateConfig(env_id="Own-v0"))
 
 
@@ -436,8 +437,11 @@ def test_a_scenario_takes_parts_that_learned_from_frames_and_refuses_other_width
     assert list(detector.feature_names_in_) == list("abcd")
     with pytest.raises(InputError, match="have 3 columns, but the detector learned from 4"):
         Scenario.assemble(X[:, :3], y, generator, detector, 0)
-    with pytest.raises(InputError, match="the detector learned from None"):
+    with pytest.raises(NotFittedError):
         Scenario.assemble(X, y, generator, detectors.make("extra-trees"), 0)
+    narrow = ConditionalVAE(steps=1).fit(X[:, :3], y)
+    with pytest.raises(InputError, match="The generator ConditionalVAE"):
+        LatentAnomalyEnv(scenario=Scenario.assemble(X, y, narrow, detector, 0))
 
 
 def test_settings_reach_the_arithmetic(scenario):

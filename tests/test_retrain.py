@@ -141,6 +141,8 @@ def test_retraining_learns_in_a_rollout_without_gradients(rows, mode):
         scenario = Scenario.assemble(X, y, generator, detector, 0)
         core = DetectorRetrainWrapper(LatentAnomalyEnv(scenario=scenario)).core
         retrain(core, X[:2])
+        core.replace_generator(core.generator.partial_fit(X, y))
+    assert slope(core, core.z).abs().sum() > 0
     core.reset(torch.tensor([0]), np.array([0]), np.zeros((1, 3)))
     core.step(np.zeros((1, 3)))
     assert len(core.bank) == 2

@@ -93,7 +93,14 @@ def test_contamination_is_the_share_of_new_normals(contamination):
 
 
 @pytest.mark.parametrize(
-    ("detector", "contamination"), [("catboost", 0.05), ("extra-trees", 0.2), ("pyod:KNN", 0.05)]
+    ("detector", "contamination"),
+    [
+        ("catboost", 0.05),
+        ("extra-trees", 0.05),
+        ("extra-trees", 0.2),
+        ("pyod:KNN", 0.05),
+        ("pyod:KNN", 0.2),
+    ],
 )
 def test_contamination_of_a_backend_that_takes_none_is_the_share_of_new_normals(
     detector, contamination
