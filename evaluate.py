@@ -90,9 +90,10 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     from envs.registration import find_env
 
     name, backend = find_env(config.env_id)
-    wanted = None if name == FLAGSHIP else backend
     settings = {**DEFAULTS, **gym.spec(name).kwargs}
-    if settings.get("scenario") is not None and config.run is None:
+    given = settings.get("scenario") is not None
+    wanted = None if given or name == FLAGSHIP else backend
+    if given and config.run is None and "run" not in settings:
         raise InputError(
             f"{name} is registered with a scenario of its own, which holds no rows out; name a run"
             " with --run."

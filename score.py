@@ -73,8 +73,7 @@ def score(config: ScoreConfig) -> None:
     detector = run.detector()
     scores = detector.decision_function(X)
     predicted = (scores > detector.threshold_).astype(int)
-    probability = expit(scores - detector.threshold_)
-    scored = frame.assign(**dict(zip(added, (scores, probability, predicted), strict=True)))
+    scored = frame.assign(**dict(zip(added, (scores, expit(scores), predicted), strict=True)))
     with replacing(config.out) as temporary:
         if suffix == ".csv":
             write_csv(scored, temporary)

@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted
 
 import detectors
 from common.errors import InputError, reason, refused_by
-from common.gradients import gradients_on
 from common.randomness import RandomState, global_seed
 from detectors.base import checked_scores
 from detectors.foreign import (
@@ -67,7 +66,7 @@ class AdaptedDetector(RefittedDetector):
         scaled = self.scaler_.fit(X[~synthetic]).transform(X)
         self.head_ = None
         one_class = is_pyod_outlier(self.estimator_) or is_scikit_outlier(self.estimator_)
-        with global_seed(self.seed_), gradients_on(), refused_by(self.backend, "detector"):
+        with global_seed(self.seed_), refused_by(self.backend, "detector"):
             if one_class:
                 fit(self.estimator_, scaled[y == 0], None, weight[y == 0])
             else:

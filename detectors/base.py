@@ -16,6 +16,7 @@ from sklearn.utils.validation import (
 
 from common.errors import InputError, one_line
 from common.estimators import TwoClassClassifier, all_or_nothing
+from common.gradients import gradients_on
 from common.labels import encode_labels
 from common.randomness import RandomState, as_seed
 from common.rows import FLOAT32_MAX
@@ -68,7 +69,7 @@ class Detector(TwoClassClassifier):
                 out.
             InputError: a setting is out of range, or the backend refuses the rows.
         """
-        with all_or_nothing(self):
+        with all_or_nothing(self), gradients_on():
             classes, *checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
             self.threshold_ = 0.0
             self._fit(*checked)
@@ -100,7 +101,7 @@ class Detector(TwoClassClassifier):
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, sample_weight, synthetic)
-        with all_or_nothing(self):
+        with all_or_nothing(self), gradients_on():
             _, *checked = self._check_training(X, y, sample_weight, synthetic, reset=False)
             self._partial_fit(*checked)
             self.fitted_with_ = self._params_with_seed()

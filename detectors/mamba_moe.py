@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from common.errors import InputError, check_at_least, check_positive
 from common.files import read_json, reading_saved, write_json
-from common.gradients import gradients_on
 from common.randomness import RandomState, as_seed, torch_seed
 from common.scaling import RowScaler
 from common.tensors import load_tensors, save_tensors
@@ -107,7 +106,6 @@ class MambaMoEDetector(Detector):
         self.device = device
         self.progress = progress
 
-    @gradients_on()
     def _fit(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> None:
         self._check_settings()
         counts = ~synthetic & (weight > 0)

@@ -170,7 +170,6 @@ def load_scenario(run: str) -> Scenario:
 
 
 @lru_cache(maxsize=8)
-@gradients_on()
 def _load(folder: Path, version: FileVersion | None) -> Scenario:
     config = read_json(folder / "config.json")
     rows = load_tensors(folder / "rows.safetensors")

@@ -84,13 +84,12 @@ class Generator(nn.Module, ABC):
         return self.scaler.inverse(self.decode_scaled(z, y))
 
     def save(self, folder: Path | str) -> None:
-        """Write `settings.json` and `weights.safetensors` into `folder`."""
+        """Write `settings.json` and `weights.safetensors` into `folder`, which is made."""
         n_features = len(self.scaler.center)
         write_json(Path(folder) / "settings.json", {**self.settings, "n_features": n_features})
         save_tensors(Path(folder) / "weights.safetensors", self.state_dict())
 
     @classmethod
-    @gradients_on()
     def load(cls, folder: Path | str) -> Self:
         """Read what `save` wrote; raise `InputError` where it is missing or broken."""
         settings = read_json(Path(folder) / "settings.json")

@@ -117,7 +117,7 @@ def goes_on(trial: Trial) -> Iterator[str]:
 
 
 def survives_saving(trial: Trial) -> Iterator[str]:
-    """It must be saved and loaded without change."""
+    """It must be saved into a folder that is not there yet, and loaded without change."""
     loaded, z = trial.reloaded(), trial.fitted.encode(trial.X, trial.y)
     if not np.allclose(loaded.encode(trial.X, trial.y), z, atol=1e-5):
         yield "a saved and loaded generator must encode as before."
@@ -133,6 +133,6 @@ CHECKS = [
     follows_its_latent,
     is_reproducible,
     samples,
-    goes_on,
     survives_saving,
+    goes_on,
 ]

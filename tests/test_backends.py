@@ -153,6 +153,12 @@ class Broken(Sound):
         raise RuntimeError("out of order")
 
 
+class NeedsFolder(ExtraTreesDetector):
+    def save(self, folder):
+        (folder / "own").touch()
+        super().save(folder)
+
+
 class Unmade(ExtraTreesDetector):
     save = None
 
@@ -203,6 +209,7 @@ class Global(ExtraTreesDetector):
         (Imputes, "refuse rows with NaN"),
         (Broken, "out of order"),
         (Unmade, "must be made with a random_state"),
+        (NeedsFolder, "saved into a folder that is not there yet"),
     ],
 )
 def test_each_fault_is_told_in_a_sentence(cls, sentence):

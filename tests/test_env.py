@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from multiprocessing import get_context
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -423,6 +424,8 @@ def test_an_env_of_a_scenario_is_not_scored_on_rows_of_another_set(scenario, mon
     )
     with pytest.raises(InputError, match="Own-v0 is registered with a scenario"):
         evaluate(EvaluateConfig(env_id="Own-v0"))
+    with pytest.raises(InputError, match="nosuch"):
+        evaluate(EvaluateConfig(env_id="Own-v0", run=Path("nosuch")))
 
 
 def test_a_scenario_takes_parts_that_learned_from_frames_and_refuses_other_widths(rows):

@@ -190,6 +190,12 @@ class NothingReturned(Background):
         super().partial_fit(X, y)
 
 
+class NeedsFolder(Background):
+    def save(self, folder):
+        (folder / "own").touch()
+        super().save(folder)
+
+
 class Forgetful(Background):
     """Decodes by what is not among its saved weights."""
 
@@ -239,6 +245,7 @@ class Refusing(Background):
         (NoProgress, "progress"),
         (NothingReturned, "must return the generator itself"),
         (Forgetful, "must decode as before"),
+        (NeedsFolder, "saved into a folder that is not there yet"),
         (Restless, "random_state must encode alike"),
         (Nobody, "must return the generator"),
         (Unfit, "out of order"),

@@ -24,6 +24,7 @@ from envs.retrain import DetectorRetrainWrapper, VectorDetectorRetrainWrapper, r
 from envs.scenario import Scenario
 from envs.vector import LatentAnomalyVectorEnv
 from generators.background import Background
+from generators.base import fitted
 
 QUICK = HardeningSettings(
     generator="background", rounds=2, timesteps=512, n_lanes=16, n_background=200
@@ -146,6 +147,27 @@ def test_retraining_learns_in_a_rollout_without_gradients(rows, mode):
     core.reset(torch.tensor([0]), np.array([0]), np.zeros((1, 3)))
     core.step(np.zeros((1, 3)))
     assert len(core.bank) == 2
+
+
+class GeneratorWithGradient(Background):
+    def fit(self, X, y):
+        assert torch.is_grad_enabled()
+        return super().fit(X, y)
+
+
+class DetectorWithGradient(ExtraTreesDetector):
+    def _fit(self, *rows):
+        assert torch.is_grad_enabled()
+        super()._fit(*rows)
+
+
+@torch.no_grad()
+def test_parts_of_ones_own_and_the_agent_learn_where_gradients_are_off(rows):
+    fitted(GeneratorWithGradient(), *rows)
+    DetectorWithGradient().fit(*rows).partial_fit(*rows)
+    settings = HardeningSettings("extra-trees", "background", rounds=1, timesteps=64)
+    assert harden(*rows, settings, 0).history[0]["queries"] >= 64
+    assert not torch.is_grad_enabled()
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
