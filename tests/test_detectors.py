@@ -1,6 +1,7 @@
 """Every backend keeps the detector's contract, and the flagship learns in all its parts."""
 
 import copy
+import json
 import re
 import subprocess
 import sys
@@ -101,6 +102,17 @@ def test_broken_folder_is_one_sentence(fitted, id, tmp_path):
         with pytest.raises(InputError, match=name):
             detectors.load(id, tmp_path)
         (tmp_path / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("id", BACKENDS)
+def test_same_seed_same_scores(rows, id):
+    probes = np.random.default_rng(1).uniform(-4, 4, (200, rows[0].shape[1]))
+    first, second, other = (
+        detectors.make(id, random_state=seed, **QUICK[id]).fit(*rows).decision_function(probes)
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize("id", BACKENDS)
@@ -750,6 +762,12 @@ def test_id_cannot_be_taken_twice():
     with pytest.raises(InputError, match="take another id"):
         detectors.register("extra-trees", "detectors.trees:CatBoostDetector")
     assert type(detectors.make("extra-trees")).__name__ == "ExtraTreesDetector"
+
+
+def test_settings_are_plain_json(fitted, tmp_path):
+    fitted["mamba-moe"].save(tmp_path)
+    settings_ = json.loads((tmp_path / "settings.json").read_text())
+    assert settings_["params"]["steps"] == 60
 
 
 @pytest.fixture(scope="module")
