@@ -5,6 +5,7 @@ python evaluate.py --compare runs/first runs/second
 """
 
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 N_LANES = 64
 RUNS = Path("runs")
-DEFAULTS = {"data": "digits", "label_column": "label", "protocol": "unseen", "seed": 0}
+ROWS = ("data", "label_column", "protocol", "seed")  # settings that say which rows there are
 ENV_IDS = [FLAGSHIP, *map(env_name, detectors.ids()), "LatentAnomaly/<detector>-v0", "module:id"]
 
 
@@ -36,7 +37,7 @@ class EvaluateConfig:
     Attributes:
         env_id: a registered env id, or module:id to import a module first.
         run: folder of a run written by train.py; by default the latest in `runs`: of any backend
-            for LatentAnomaly-v0, else of the id's.
+            for LatentAnomaly-v0, else of the id's, and of the rows that the id was registered with.
         runs: folder that run folders are looked for in; unless another one is named, without a run
             in it the controls play against an unhardened detector.
         episodes: episodes that each algorithm plays at least; all of 64 lanes play as many.
@@ -90,9 +91,12 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     from envs.registration import find_env
 
     name, backend = find_env(config.env_id)
-    settings = {**DEFAULTS, **gym.spec(name).kwargs}
+    own = gym.spec(name).kwargs
+    settings = {**default_rows(), **own}
     given = settings.get("scenario") is not None
-    wanted = None if given or name == FLAGSHIP else backend
+    wanted = {} if given else {key: own[key] for key in ROWS if key in own}
+    if not given and name != FLAGSHIP:
+        wanted["detector"] = backend
     if given and config.run is None and "run" not in settings:
         raise InputError(
             f"{name} is registered with a scenario of its own, which holds no rows out; name a run"
@@ -100,7 +104,8 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
         )
     run = chosen_run(config, settings, wanted)
     if run is None:
-        told = f"No {'run' if wanted is None else f'run of {wanted}'} in {config.runs}"
+        kind = f"run of {', '.join(map(str, wanted.values()))}" if wanted else "run"
+        told = f"No {kind} in {config.runs}"
         if config.runs != RUNS:
             raise InputError(f"{told}; name another folder with --runs, or leave it out.")
         print(f"{told}: playing the controls on {settings['data']}, unhardened.\n")
@@ -121,17 +126,28 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     return figures
 
 
+def default_rows() -> dict[str, Any]:
+    """Return the settings of `ROWS` as an env has them by default."""
+    from envs.core import make_core
+
+    parameters = signature(make_core).parameters
+    return {name: parameters[name].default for name in ROWS}
+
+
 def chosen_run(
-    config: EvaluateConfig, settings: dict[str, Any], backend: str | None
+    config: EvaluateConfig, settings: dict[str, Any], wanted: dict[str, Any]
 ) -> "Run | None":
-    """Return the run that was asked for, else the env's own, else the latest of the backend."""
+    """Return the run that was asked for, else the env's own, else the latest with what is `wanted`.
+
+    One that is asked for may be of other rows, but not of another detector.
+    """
     from agents.runs import find_run, open_run
 
     if config.run:
-        return open_run(config.run, backend)
+        return open_run(config.run, wanted.get("detector"))
     if "run" in settings:
         return open_run(Path(settings["run"]))
-    return find_run(config.runs, backend)
+    return find_run(config.runs, wanted)
 
 
 def print_tables(name: str, figures: dict[str, Any]) -> None:

@@ -64,6 +64,7 @@ def score(config: ScoreConfig) -> None:
     if run is None:
         raise InputError(f"No run in {config.runs}; write one with train.py, or pass --run.")
     run.check_parts()
+    print(f"Run {run.folder}, {run.config['detector']}")
     names = run.feature_names()
     prefix = "" if set(ADDED).isdisjoint(names) else "hydra_"
     added = [prefix + name for name in ADDED]
@@ -72,16 +73,16 @@ def score(config: ScoreConfig) -> None:
         raise InputError(f"{config.data} has a column {column!r} already; rename it.")
     detector = run.detector()
     scores = detector.decision_function(X)
+    probability = expit(scores - detector.threshold_)
     predicted = (scores > detector.threshold_).astype(int)
-    scored = frame.assign(**dict(zip(added, (scores, expit(scores), predicted), strict=True)))
+    scored = frame.assign(**dict(zip(added, (scores, probability, predicted), strict=True)))
     with replacing(config.out) as temporary:
         if suffix == ".csv":
             write_csv(scored, temporary)
         else:
             scored.to_parquet(temporary, index=False)
     print(
-        f"{len(X)} rows scored with {run.folder}: {predicted.sum()} are called anomalies;"
-        f" see {config.out}"
+        f"{len(X)} rows scored, of which {predicted.sum()} are called anomalies; see {config.out}"
     )
 
 

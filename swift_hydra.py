@@ -9,9 +9,10 @@ import detectors
 from agents.calibration import held_out_scores
 from agents.hardening import harden
 from agents.settings import HardeningSettings
+from common.errors import InputError
 from common.estimators import TwoClassClassifier, all_or_nothing
 from common.labels import encode_labels
-from common.randomness import RandomState, as_seed
+from common.seeds import RandomState, as_seed
 from detectors.base import check_contamination
 
 
@@ -26,9 +27,9 @@ class SwiftHydra(TwoClassClassifier):
         timesteps: env steps a round at least; a rollout is finished.
         synthetic_weight: share in [0, 1) of the anomalies' training weight that found rows get.
         contamination: share of new rows labelled 0 that `predict` shall call anomalies; by default
-            the threshold is the detector's own. Of the backends the flagship takes a contamination
-            itself. With the others `threshold_` is a quantile of the scores that the training rows
-            labelled 0 get from ten further fits, each of which leaves out a tenth of them.
+            the threshold is the detector's own. `mamba-moe` and `mamba` see to it themselves. With
+            the others `threshold_` is a quantile of the scores that the training rows labelled 0
+            get from ten further fits, each of which leaves out a tenth of them.
         random_state: seed of everything drawn.
         progress: show a progress bar.
 
@@ -85,10 +86,7 @@ class SwiftHydra(TwoClassClassifier):
             return self._harden(X, labels)
 
     def _harden(self, X: np.ndarray, y: np.ndarray) -> Self:
-        calibrated = False
-        if self.contamination is not None:
-            check_contamination(self.contamination)
-            calibrated = "contamination" in detectors.make(self.detector).get_params()
+        calibrated = self._detector_is_calibrated(y)
         settings = HardeningSettings(
             detector=self.detector,
             generator=self.generator,
@@ -112,8 +110,27 @@ class SwiftHydra(TwoClassClassifier):
         self.labels_ = (self.decision_scores_ > self.threshold_).astype(int)
         return self
 
+    def _detector_is_calibrated(self, y: np.ndarray) -> bool:
+        """Tell whether the detector itself sees to the contamination, if there is one.
+
+        Raises:
+            InputError: it does not, and too few rows are labelled 0 to hold some of them out.
+        """
+        if self.contamination is None:
+            return False
+        check_contamination(self.contamination)
+        calibrated = "contamination" in detectors.make(self.detector).get_params()
+        if not calibrated and (y == 0).sum() < 2:
+            raise InputError("One row only is labelled 0; add others, or leave out contamination.")
+        return calibrated
+
     def decision_function(self, X: np.ndarray) -> np.ndarray:
-        """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,)."""
+        """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,).
+
+        Raises:
+            NotFittedError: there was no `fit`.
+            ValueError: values that are not finite, or another number of columns than in `fit`.
+        """
         check_is_fitted(self, "detector_")
         X = validate_data(self, X, reset=False, dtype=np.float64)
         return self.detector_.decision_function(X)

@@ -32,7 +32,8 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
     Args:
         algo: a key of `ALGORITHMS`, or `module:Class` of a class with that interface.
         env: what the agent shall act in.
-        seed: of the agent's own draws, and of the env's.
+        seed: of the agent's weights, and of the env's draws. What `learn` draws from the global
+            generators repeats inside `common.randomness.global_seed`.
         tensorboard_log: folder for TensorBoard events.
 
     Raises:
@@ -103,8 +104,9 @@ def action_noise(deviation: float, env: VecEnv) -> NormalActionNoise:
     return NormalActionNoise(np.zeros(shape), np.full(shape, deviation))
 
 
-def save_agent(agent: Any, algo: str, folder: Path) -> None:
+def save_agent(agent: Any, algo: str, folder: Path | str) -> None:
     """Write the policy's weights and the algorithm's name; no pickle."""
+    folder = Path(folder)
     write_json(folder / "agent.json", {"algo": algo})
     policy = getattr(agent, "policy", None)
     if isinstance(policy, torch.nn.Module):
@@ -117,13 +119,14 @@ def save_agent(agent: Any, algo: str, folder: Path) -> None:
         )
 
 
-def load_agent(folder: Path, env: VecEnv, seed: int) -> tuple[str, Any]:
+def load_agent(folder: Path | str, env: VecEnv, seed: int) -> tuple[str, Any]:
     """Read what `save_agent` wrote; return the algorithm's name and the agent, ready to act.
 
     Raises:
         InputError: the files are missing, broken or belong to another env, or the algorithm is of a
             module that nobody but they has named.
     """
+    folder = Path(folder)
     saved = read_json(folder / "agent.json")
     with reading_saved(folder):
         algo = saved["algo"]

@@ -6,7 +6,7 @@ import sb3_contrib
 
 
 class ARS(sb3_contrib.ARS):
-    """`sb3_contrib.ARS`, which counts a step of n lanes n times for each of the lanes."""
+    """`sb3_contrib.ARS`, but a step of n lanes counts n times; there, n times for each lane."""
 
     def _trigger_callback(
         self, _locals: dict[str, Any], _globals: dict[str, Any], callback: Any, n_envs: int

@@ -20,13 +20,10 @@ def held_out_scores(
 
     Args:
         X: rows, float64 (n, d).
-        y: labels, int (n,), m of them 0.
+        y: labels, int (n,), m of them 0 and m at least 2.
         found: rows that the search found, of which every fit learns, too, float64 (k, d).
         settings: which detector, how many background rows, and how much all these weigh.
         seed: of the folds, of the background rows and of the fits.
-
-    Raises:
-        ValueError: there is one row labelled 0 only.
     """
     rng = np.random.default_rng(seed)
     normal, scores = rng.permutation(np.flatnonzero(y == 0)), []

@@ -28,7 +28,7 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
     for name, run in runs.items():
         metrics = read_json(run.folder / "metrics.json")
         with reading_saved(run.folder):
-            searches[name] = search(metrics["history"], len(run.rows()["bank"]))
+            searches[name] = search_figures(metrics["history"], len(run.rows()["bank"]))
             for when, measures in metrics["detection"].items():
                 detection[f"{name}, {when}"] = dict(measures)
     settings = sorted({key for run in runs.values() for key in run.config} - {"out"})
@@ -50,7 +50,7 @@ def shortest(folder: Path, folders: Sequence[Path]) -> str:
     return folder.resolve().name if alone else str(folder)
 
 
-def search(history: list[dict[str, float]], bank: int) -> dict[str, float]:
+def search_figures(history: list[dict[str, float]], bank: int) -> dict[str, float]:
     """Add up the rounds of a run that left a bank of that many rows."""
     total = totals(history)
     return {

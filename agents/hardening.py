@@ -18,9 +18,10 @@ from agents.settings import HardeningSettings
 from common.errors import InputError
 from common.gradients import gradients_on
 from common.imports import load_attribute
-from common.randomness import draw_seed, global_seed
+from common.randomness import global_seed
 from common.rows import checked_rows
-from detectors.base import Detector
+from common.seeds import draw_seed
+from detectors.base import Detector, check_contamination
 from detectors.replay import replay_set, retrained
 from envs.retrain import VectorDetectorRetrainWrapper
 from envs.rewards import RewardWeights
@@ -98,7 +99,13 @@ def harden(
     core, final = search.core, live
     if len(core.bank) > len(bank):
         final = retrained(unhardened, X, y, core.bank, settings.synthetic_weight)
-    hardened = replace(scenario, generator=core.generator, detector=final, bank=core.bank)
+    hardened = replace(
+        scenario,
+        generator=core.generator,
+        detector=final,
+        bank=core.bank,
+        latent_limit=core.limit,
+    )
     return Hardened(hardened, unhardened, search.agent, search.history)
 
 
@@ -174,7 +181,7 @@ def make_detector(settings: HardeningSettings, seed: int) -> Detector:
     """Build the backend; a `device` goes to those that take one.
 
     Raises:
-        InputError: there is a `contamination`, which the backend does not take.
+        InputError: there is a `contamination`, which the backend does not take, or out of range.
     """
     detector = detectors.make(settings.detector, random_state=seed)
     accepted = detector.get_params()
@@ -183,6 +190,7 @@ def make_detector(settings: HardeningSettings, seed: int) -> Detector:
     if settings.contamination is not None:
         if "contamination" not in accepted:
             raise InputError(f"{settings.detector} takes no contamination; leave it out.")
+        check_contamination(settings.contamination)
         detector.set_params(contamination=settings.contamination)
     return detector
 

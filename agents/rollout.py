@@ -9,7 +9,8 @@ from agents.agent import make_agent
 from agents.controls import slope
 from agents.monitor import SearchMonitor
 from common.errors import InputError
-from common.randomness import draw_seed, global_seed
+from common.randomness import global_seed
+from common.seeds import draw_seed
 from envs.retrain import VectorDetectorRetrainWrapper, core_of, refuse_inside
 from envs.sb3 import SB3VecEnv
 from generators.feasibility import nearest_other

@@ -1,6 +1,7 @@
 """Run folders: what a training leaves, and how it is found and read again."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ NEEDED_SETTINGS: dict[str, type | tuple[type, ...]] = {
     "seed": int,
     "synthetic_weight": (int, float),
 }
-ROWS = ("X_train", "y_train", "X_test", "y_test", "bank", "references")
+ROWS = ("X_train", "y_train", "X_test", "y_test", "bank", "references", "latent_limit")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Run:
     config: dict[str, Any]
 
     def rows(self) -> dict[str, np.ndarray]:
-        """Return `X_train`, `y_train`, `X_test`, `y_test`, `bank` and the gate's `references`."""
+        """Return the arrays of `ROWS`: rows, labels, bank, the gate's references, the limit."""
         tensors = load_tensors(self.folder / "rows.safetensors")
         with reading_saved(self.folder):
             return {name: tensors[name].numpy() for name in ROWS}
@@ -91,6 +92,7 @@ def write_run(
         "y_test": split.y_test,
         "bank": scenario.bank,
         "references": scenario.gate.references.numpy(),
+        "latent_limit": np.array(scenario.latent_limit),
     }
     save_tensors(
         folder / "rows.safetensors", {name: torch.from_numpy(array) for name, array in rows.items()}
@@ -106,8 +108,9 @@ def write_run(
     write_json(folder / "config.json", config)
 
 
-def open_run(folder: Path, backend: str | None = None) -> Run:
+def open_run(folder: Path | str, backend: str | None = None) -> Run:
     """Open a run folder; raise `InputError` where it is none, or hardened another backend."""
+    folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"There is no run folder {folder}; pass one written by train.py.")
     config = read_json(folder / "config.json")
@@ -123,12 +126,13 @@ def open_run(folder: Path, backend: str | None = None) -> Run:
     return Run(folder, config)
 
 
-def find_run(root: Path, backend: str | None = None) -> Run | None:
-    """Return the run written last under `root`, of any backend or of one; None without one.
+def find_run(root: Path, settings: Mapping[str, Any] | None = None) -> Run | None:
+    """Return the run written last under `root`, any or one with these settings; None without one.
 
     That is told by the time of its config, so that a run folder can be renamed. Folders that are no
     runs of this version are left out, with a warning.
     """
+    wanted = settings or {}
     folders = root.iterdir() if root.is_dir() else ()
     written = {folder: time for folder in folders if (time := when_written(folder)) is not None}
     for folder in sorted(written, key=written.__getitem__, reverse=True):
@@ -137,7 +141,7 @@ def find_run(root: Path, backend: str | None = None) -> Run | None:
         except (InputError, OSError) as error:
             warnings.warn(f"{folder} is left out: {error}", stacklevel=2)
             continue
-        if backend in (None, run.config["detector"]):
+        if all(str(run.config.get(name)) == str(value) for name, value in wanted.items()):
             return run
     return None
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.datasets import make_classification
-from threadpoolctl import threadpool_limits
 from torch.utils.flop_counter import FlopCounterMode
 
 import detectors
+from benchmarks.grid import single_thread
 from benchmarks.methods import METHODS, Factory, Method, supervised
 from detectors.mamba_moe import MambaMoEDetector
 from detectors.replay import replay_set
@@ -65,8 +65,7 @@ SCORERS: dict[str, Callable[[np.ndarray, np.ndarray, int], Method]] = {
 
 def measure(task: str, seed: int, settings: dict[str, Any]) -> dict[str, float]:
     """Run one of `TASKS` on one thread and return its figures."""
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
+    with single_thread():
         return TASKS[task](seed=seed, **settings)
 
 

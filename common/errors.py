@@ -29,6 +29,12 @@ def check_positive(name: str, value: Any) -> None:
         raise InputError(f"{name} is {value!r}; give a finite number above 0.")
 
 
+def check_share(name: str, value: Any) -> None:
+    """Raise `InputError` where the setting of that name is no number in [0, 1)."""
+    if not isinstance(value, Real) or not 0 <= float(value) < 1:
+        raise InputError(f"{name} is {value!r}; give at least 0 and less than 1.")
+
+
 def one_line(message: object) -> str:
     """Return what an error or a warning says, without the line breaks in it."""
     return " ".join(str(message).split())

@@ -4,15 +4,9 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
-
-from common.errors import InputError
-
-RandomState = int | np.random.RandomState | None  # what scikit-learn takes as `random_state`
 
 GLOBAL = threading.RLock()  # held while the global generators are seeded: threads take turns
 
@@ -27,24 +21,6 @@ def torch_seed(seed: int) -> Iterator[torch.Generator]:
     with GLOBAL, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)
-
-
-def as_seed(random_state: RandomState) -> int:
-    """Return an integer itself; otherwise draw a seed, from a `RandomState` or from NumPy's own.
-
-    Raises:
-        InputError: the integer is negative, or not below 2**32.
-    """
-    if isinstance(random_state, Integral):
-        if not 0 <= random_state < 2**32:
-            raise InputError(f"random_state is {random_state}; give at least 0 and below 2**32.")
-        return int(random_state)
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def draw_seed(rng: np.random.Generator) -> int:
-    """Draw a seed for a component that takes an integer."""
-    return int(rng.integers(2**31))
 
 
 @contextmanager

@@ -116,10 +116,16 @@ def read_frame(path: Path) -> pd.DataFrame:
         return numbered_columns(X, str(path))
     with reading(path):
         frame = FRAME_READERS[suffix](path)
-        header = first_line(path) if suffix == CSV else None
-    if header is not None:
-        check_header(header, path)
     return frame.set_axis(frame.columns.map(str), axis="columns")
+
+
+def read_named_csv(path: Path) -> pd.DataFrame:
+    """Read a .csv file whose first line names its columns."""
+    header = first_line(path)
+    check_separator(header, path)
+    frame = read_csv(path)
+    check_header(header, path)
+    return frame
 
 
 def first_line(path: Path) -> pd.Series:
@@ -127,13 +133,17 @@ def first_line(path: Path) -> pd.Series:
     return read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
 
 
-def check_header(header: pd.Series, path: Path) -> None:
-    """Raise `InputError` where the names in a .csv file's first line do not fit its rows."""
+def check_separator(header: pd.Series, path: Path) -> None:
+    """Raise `InputError` where a .csv file's first line is not parted by commas."""
     if header[0].startswith("sep="):
         raise InputError(f"{path} begins with {header[0]!r}; delete that line.")
     for mark, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if len(header) == 1 and mark in header[0]:
             raise InputError(f"{path} parts values by {name}; part them by commas.")
+
+
+def check_header(header: pd.Series, path: Path) -> None:
+    """Raise `InputError` where the names in a .csv file's first line do not fit its rows."""
     try:
         read_csv(path, header=None, nrows=2)
     except pd.errors.ParserError as error:  # of the first values pandas would make an index
@@ -185,6 +195,6 @@ def unreadable(path: Path, error: Exception) -> InputError:
 
 ARRAYS, CSV = ".npz", ".csv"
 FRAME_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    CSV: read_csv,
+    CSV: read_named_csv,
     ".parquet": read_parquet,
 }

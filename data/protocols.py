@@ -16,7 +16,7 @@ from sklearn.cluster import KMeans
 from common.divisor import divisor
 from common.errors import InputError, check_at_least
 from common.names import check_names
-from common.randomness import draw_seed
+from common.seeds import draw_seed
 from data.table import Table
 
 MAX_ROWS = 10_000

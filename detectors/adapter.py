@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 import detectors
 from common.errors import InputError, reason, refused_by
-from common.randomness import RandomState, global_seed
+from common.randomness import global_seed
+from common.seeds import RandomState
 from detectors.base import checked_scores
 from detectors.foreign import (
     fit,

@@ -18,8 +18,8 @@ from common.errors import InputError, one_line
 from common.estimators import TwoClassClassifier, all_or_nothing
 from common.gradients import gradients_on
 from common.labels import encode_labels
-from common.randomness import RandomState, as_seed
 from common.rows import FLOAT32_MAX
+from common.seeds import RandomState, as_seed
 
 
 class Detector(TwoClassClassifier):

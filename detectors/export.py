@@ -38,7 +38,10 @@ def export_onnx(detector: Detector, path: Path | str, dtype: str = "float64") ->
         NotFittedError: the detector has not been fitted.
     """
     if not isinstance(detector, MambaMoEDetector):
-        raise InputError(f"{detector} cannot be written as ONNX; export mamba-moe or mamba.")
+        raise InputError(
+            f"{detector} cannot be written as ONNX; export mamba-moe or mamba, which are the"
+            " detector_ of a SwiftHydra."
+        )
     if dtype not in DTYPES:
         raise InputError(f"The dtype is {dtype!r}; choose float64 or float32.")
     check_is_fitted(detector)

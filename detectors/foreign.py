@@ -68,7 +68,7 @@ def takes_labels(estimator: Any) -> bool:
 
 
 def fit(estimator: Any, X: np.ndarray, y: np.ndarray | None, weight: np.ndarray) -> None:
-    """Fit on rows, float (n, d), and labels, int (n,); weights where `fit` takes them."""
+    """Fit on rows, float (n, d), and labels, int (n,) or None; weights where `fit` takes them."""
     accepted = parameters(estimator.fit)
     if "sample_weight" in accepted:
         estimator.fit(X, y, sample_weight=weight)

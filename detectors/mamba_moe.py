@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from common.errors import InputError, check_at_least, check_positive
 from common.files import read_json, reading_saved, write_json
-from common.randomness import RandomState, as_seed, torch_seed
+from common.randomness import torch_seed
 from common.scaling import RowScaler
+from common.seeds import RandomState, as_seed
 from common.tensors import load_tensors, save_tensors
 from detectors.base import Detector, check_contamination, real_weights
 from detectors.mamba2 import HEADDIM

@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from common.errors import InputError
 from common.files import read_json, reading_saved, replacing, write_json
-from common.randomness import RandomState
+from common.seeds import RandomState
 from detectors.base import Detector
 from detectors.log_odds import Score, class_log_odds
 

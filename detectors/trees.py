@@ -12,8 +12,8 @@ from sklearn.ensemble import ExtraTreesClassifier
 
 from common.divisor import divisor
 from common.errors import InputError, check_at_least
-from common.randomness import RandomState
 from common.rows import FLOAT32_MAX
+from common.seeds import RandomState
 from detectors.base import real_weights, relative_weights
 from detectors.log_odds import class_log_odds, vote_log_odds
 from detectors.memory import synthetic_trust

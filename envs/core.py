@@ -89,7 +89,7 @@ class LatentCore:
         self.step_size, self.weights = step_size, weights
         self.restore()
         self.latent_dim = scenario.generator.latent_dim
-        self.limit = float(self.latents.abs().max()) + 1
+        self.limit = scenario.latent_limit or float(self.latents.abs().max()) + 1
         self.z = torch.zeros(n_lanes, self.latent_dim)
         self.elapsed = torch.zeros(n_lanes, dtype=torch.int64)
         self.started = torch.zeros(n_lanes, dtype=torch.bool)
@@ -99,13 +99,17 @@ class LatentCore:
     def restore(self) -> None:
         """Go back to the scenario's own detector, generator and bank."""
         self.detector = self.scenario.detector
-        self._search(self.scenario.generator)
+        self._adopt(self.scenario.generator)
         self._keep(self.scenario.bank)
 
     def settle(self) -> None:
         """Make the live detector, generator and bank those that `restore` goes back to."""
         self.scenario = replace(
-            self.scenario, detector=self.detector, generator=self.generator, bank=self.bank
+            self.scenario,
+            detector=self.detector,
+            generator=self.generator,
+            bank=self.bank,
+            latent_limit=self.limit,
         )
 
     def _keep(self, bank: np.ndarray) -> None:
@@ -209,10 +213,10 @@ class LatentCore:
 
     def replace_generator(self, generator: Generator) -> None:
         """Play on in another generator's latent space, of the same size."""
-        self._search(generator)
+        self._adopt(generator)
         self.refresh(torch.arange(len(self.z)))
 
-    def _search(self, generator: Generator) -> None:
+    def _adopt(self, generator: Generator) -> None:
         self.generator = generator
         with refused_by(f"The generator {type(generator).__name__}", "one"):
             latents = torch.from_numpy(generator.encode(self.scenario.X, self.scenario.y))

@@ -104,6 +104,11 @@ def find_env(id: str) -> tuple[str, str]:
     }
     if name in ours:
         return name, attacked_backend(ours[name])
+    if name in gym.registry:
+        raise InputError(
+            f"{name} is another kind of env; register an id with the entry points {ENTRY_POINT} and"
+            f" {VECTOR_ENTRY_POINT}."
+        )
     if not name.endswith("-v0"):
         raise unknown("env id", name, ours)
     if backend in detectors.ids():

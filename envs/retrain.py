@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.wrappers import Autoreset
+from gymnasium.wrappers.vector import DictInfoToList
 
 from common.errors import InputError, check_at_least
 from detectors.base import Detector
@@ -80,8 +81,8 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
         top_l: successes, those of highest return, that a retraining keeps.
 
     Raises:
-        InputError: the env is another one, its detector can only be queried, and `retrain_every` is
-            no None, or a number is less than 1.
+        InputError: the env is another one or has `DictInfoToList` in it, its detector can only be
+            queried, and `retrain_every` is no None, or a number is less than 1.
     """
 
     def __init__(self, env: VectorEnv, retrain_every: int | None = 256, top_l: int = 256) -> None:
@@ -91,6 +92,8 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
             "VectorDetectorRetrainWrapper takes a LatentAnomalyVectorEnv, which gym.make_vec"
             " makes by default, not a vector of single envs.",
         )
+        told = "Put DictInfoToList around VectorDetectorRetrainWrapper, not inside it."
+        refuse_inside(env, DictInfoToList, told)
         self.retrain_every, self.top_l = retrain_every, top_l
         check_at_least(self, top_l=1)
         if retrain_every is not None:

@@ -12,13 +12,13 @@ from sklearn.utils.validation import check_is_fitted
 import data
 import detectors
 import generators
-from common.errors import InputError
+from common.errors import InputError, check_positive, check_share
 from common.files import read_json, reading_saved
 from common.gradients import gradients_on
 from common.names import check_names
-from common.randomness import draw_seed
 from common.rows import checked_rows
 from common.scaling import RowScaler
+from common.seeds import draw_seed
 from common.tensors import load_tensors
 from detectors.base import Detector
 from generators.base import Generator, fitted
@@ -36,7 +36,12 @@ class Scenario:
         detector: fitted detector that is attacked.
         gate: feasibility gate fitted on the rows labelled 0.
         bank: rows found before, float64 (m, d); novelty is the distance to them.
-        synthetic_weight: share of the anomalies' training weight that found rows get.
+        synthetic_weight: share in [0, 1) of the anomalies' training weight that found rows get.
+        latent_limit: largest absolute entry of a latent vector in an episode; by default one more
+            than that of the training rows' latents.
+
+    Raises:
+        InputError: the bank is no array of finite rows of d columns, or a number is out of range.
     """
 
     X: np.ndarray
@@ -46,6 +51,13 @@ class Scenario:
     gate: FeasibilityGate
     bank: np.ndarray
     synthetic_weight: float = 0.1
+    latent_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        check_share("synthetic_weight", self.synthetic_weight)
+        if self.latent_limit is not None:
+            check_positive("latent_limit", self.latent_limit)
+        check_bank(self.bank, self.X.shape[1])
 
     @classmethod
     @gradients_on()
@@ -57,7 +69,7 @@ class Scenario:
         detector: Detector,
         seed: int,
     ) -> Self:
-        """Put fitted parts together and fit the gate; the bank starts empty.
+        """Put copies of rows and fitted parts together and fit the gate; the bank starts empty.
 
         Raises:
             ValueError: the rows are not finite, or the labels are others than 0 and 1.
@@ -73,7 +85,7 @@ class Scenario:
             raise InputError(
                 f"The generator is {type(generator).__name__}; give one of generators.make, fitted."
             )
-        X, y = checked_rows(X, y)
+        X, y = map(np.copy, checked_rows(X, y))
         check_is_fitted(detector)
         if detector.n_features_in_ != X.shape[1]:
             raise InputError(
@@ -86,6 +98,17 @@ class Scenario:
         scaler = RowScaler(X.shape[1]).fit(X)
         gate = FeasibilityGate(scaler).fit(X, y, np.random.default_rng(seed))
         return cls(X, y, generator, detector, gate, np.empty((0, X.shape[1])))
+
+
+def check_bank(bank: np.ndarray, n_features: int) -> None:
+    """Raise `InputError` where a bank is no float64 array (m, n_features), or not finite."""
+    if not isinstance(bank, np.ndarray) or bank.dtype != np.float64:
+        kind = getattr(bank, "dtype", type(bank).__name__)
+        raise InputError(f"The bank is {kind}; give an array of float64.")
+    if bank.ndim != 2 or bank.shape[1] != n_features:
+        raise InputError(f"The bank has the shape {bank.shape}; give rows of {n_features} columns.")
+    if not np.isfinite(bank).all():
+        raise InputError("The bank holds values that are not finite; leave these rows out.")
 
 
 FileVersion = tuple[Path, int, int]  # where a file is, when it was modified, and its size
@@ -175,7 +198,7 @@ def _load(folder: Path, version: FileVersion | None) -> Scenario:
     rows = load_tensors(folder / "rows.safetensors")
     with reading_saved(folder):
         X, y, bank = (rows[name].numpy() for name in ("X_train", "y_train", "bank"))
-        references, weight = rows["references"], config["synthetic_weight"]
+        references, limit = rows["references"], rows["latent_limit"].item()
         generator, detector = config["generator"], config["detector"]
     return Scenario(
         X,
@@ -184,5 +207,6 @@ def _load(folder: Path, version: FileVersion | None) -> Scenario:
         detectors.load(detector, folder / "detector"),
         FeasibilityGate(RowScaler(X.shape[1]).fit(X)).refer_to(references),
         bank,
-        weight,
+        config["synthetic_weight"],
+        limit,
     )

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.randomness import RandomState
 from common.rows import checked_rows
 from common.scaling import RowScaler
+from common.seeds import RandomState
 from generators.base import Generator
 
 NOISE_SCALES = (0.1, 0.25, 0.5, 1.0, 2.0)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from common.errors import InputError, refused_by
 from common.files import read_json, reading_saved, write_json
 from common.gradients import gradients_on
-from common.randomness import RandomState, as_seed, global_seed
+from common.randomness import global_seed
 from common.scaling import RowScaler
+from common.seeds import RandomState, as_seed
 from common.tensors import load_tensors, save_tensors
 
 

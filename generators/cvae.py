@@ -9,9 +9,10 @@ from tqdm import tqdm
 
 from common.errors import check_at_least, check_positive
 from common.gradients import gradients_on
-from common.randomness import RandomState, torch_seed
+from common.randomness import torch_seed
 from common.rows import checked_rows
 from common.scaling import RowScaler
+from common.seeds import RandomState
 from generators.base import Generator, float_tensor
 
 BATCH = 256

@@ -80,8 +80,8 @@ def test_algorithm_is_reproducible_saved_and_loaded(algo, scenario, observations
     assert acted.shape == (N_LANES, 3)
     assert np.abs(acted).max() <= 1
     np.testing.assert_array_equal(acted, actions(second, observations))
-    save_agent(second, algo, tmp_path)
-    name, loaded = load_agent(tmp_path, make_env(scenario), 0)
+    save_agent(second, algo, str(tmp_path))
+    name, loaded = load_agent(str(tmp_path), make_env(scenario), 0)
     assert name == algo
     if algo != "random":
         np.testing.assert_allclose(actions(loaded, observations), acted, atol=1e-6)
@@ -541,6 +541,18 @@ def test_a_run_is_played_on_as_it_was_hardened(tmp_path):
     np.testing.assert_array_equal(loaded.y, y)
     np.testing.assert_array_equal(loaded.bank, hardened.scenario.bank)
     assert torch.equal(loaded.gate.margin(scaled), hardened.scenario.gate.margin(scaled))
+    assert loaded.latent_limit == hardened.scenario.latent_limit
+
+
+def test_a_run_that_is_written_again_is_read_again(rows, tmp_path):
+    X, y = rows
+    table, halves = Table(X, y, list("abcd"), "blobs"), Split(X, y, X[:9].copy(), y[:9].copy())
+    for n in (50, 20):
+        settings = HardeningSettings("extra-trees", "background", rounds=0, n_background=n)
+        config = {**asdict(settings), "seed": 1}
+        write_run(tmp_path, harden(X, y, settings, seed=1), halves, table, config, {})
+        os.utime(tmp_path / "config.json", (n, n))
+        assert len(load_scenario(str(tmp_path)).bank) == n
 
 
 def test_a_run_of_another_version_is_refused_in_one_sentence(tmp_path):
@@ -586,8 +598,8 @@ def test_the_latest_run_that_fits_is_found(tmp_path):
         write_json(path, {**RUN_SETTINGS, "detector": detector})
         os.utime(path, (time, time))
     assert find_run(tmp_path).folder.name == "b"
-    assert find_run(tmp_path, "mamba-moe").folder.name == "c"
-    assert find_run(tmp_path, "extra-trees") is None
+    assert find_run(tmp_path, {"detector": "mamba-moe"}).folder.name == "c"
+    assert find_run(tmp_path, {"detector": "extra-trees"}) is None
     write_json(tmp_path / "foreign" / "config.json", {"model_type": "bert"})
     with pytest.warns(UserWarning, match="foreign is left out: .* lacks settings"):
         assert find_run(tmp_path).folder.name == "b"

@@ -186,6 +186,16 @@ class FarInfinite(Sound):
         return np.where(np.abs(X).max(axis=1) > 20, np.inf, super().decision_function(X))
 
 
+class OwnColumn(ExtraTreesDetector):
+    def decision_function(self, X):
+        return super().decision_function(X)[:, None]
+
+
+class OwnInfinite(ExtraTreesDetector):
+    def decision_function(self, X):
+        return np.where(np.abs(X).max(axis=1) > 20, np.inf, super().decision_function(X))
+
+
 class Global(ExtraTreesDetector):
     def _fit(self, *rows):
         np.random.rand(5)  # noqa: NPY002
@@ -200,6 +210,8 @@ class Global(ExtraTreesDetector):
         (Constant, "same score"),
         (Infinite, "scores a row as nan"),
         (FarInfinite, "scores a row as inf"),
+        (OwnColumn, "must return the shape"),
+        (OwnInfinite, "must return finite numbers only"),
         (Global, "global generator"),
         (ByBatch, "other rows of the batch"),
         (Writes, "must not write"),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 import torch
 from commands import ROOT, command
 from conftest import RUN_SETTINGS, Reached, blobs, stop
+from scipy.special import expit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import detectors
@@ -29,11 +31,11 @@ from agents.runs import ROWS, open_run, write_run
 from agents.settings import HardeningSettings
 from common.command import run_command
 from common.errors import InputError
-from common.files import check_file, check_folder, write_json
+from common.files import check_file, check_folder, replacing, write_json
 from common.tensors import save_tensors
 from data import Split, Table, load, split
 from detectors.trees import ExtraTreesDetector
-from evaluate import DEFAULTS, EvaluateConfig, default_scenario, evaluate
+from evaluate import EvaluateConfig, default_rows, default_scenario, evaluate
 from score import ScoreConfig, score, write_csv
 from train import TrainConfig, keep, train
 
@@ -166,6 +168,18 @@ def test_a_column_of_the_run_may_be_called_score(tmp_path):
     scores = detectors.load("extra-trees", folder / "detector").decision_function(X)
     np.testing.assert_allclose(written["hydra_score"], scores)
     assert list(written.columns[4:]) == ["hydra_score", "hydra_probability", "hydra_predicted"]
+    np.testing.assert_allclose(written["hydra_probability"], expit(scores))
+
+
+def test_rows_of_another_table_than_the_latest_runs_are_told_with_the_run(tmp_path, capsys):
+    X, y = blobs()
+    pd.DataFrame(X, columns=list("abcd")).assign(label=y).to_csv(tmp_path / "a.csv", index=False)
+    pd.DataFrame(X, columns=list("wxyz")).to_csv(tmp_path / "new.csv", index=False)
+    folder = train(TrainConfig(data=str(tmp_path / "a.csv"), out=tmp_path / "runs", **UNHUNTED))
+    capsys.readouterr()
+    with pytest.raises(InputError, match=r"new\.csv has no column 'a'"):
+        score(ScoreConfig(tmp_path / "new.csv", runs=tmp_path / "runs", out=tmp_path / "s.csv"))
+    assert capsys.readouterr().out == f"Run {folder}, extra-trees\n"
 
 
 @pytest.mark.parametrize("text", ["one\rtwo", "one\r\ntwo", "one\ntwo", 'one,"two"', "plain"])
@@ -688,9 +702,16 @@ def test_an_attack_on_a_run_plays_as_many_episodes_as_asked(rows, tmp_path, monk
 
 
 def test_without_a_run_the_backend_of_the_env_is_scored(monkeypatch):
-    settings = {**DEFAULTS, "data": "wine", "protocol": "full", "generator": "background"}
+    settings = {**default_rows(), "data": "wine", "protocol": "full", "generator": "background"}
     scenarios, X_test, y_test = default_scenario({**settings, "detector": "extra-trees"})
     assert {name: type(each.detector) for name, each in scenarios.items()} == {
         "unhardened": ExtraTreesDetector
     }
     assert X_test.shape == (len(y_test), 13)
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path):
+    with suppress(ZeroDivisionError), replacing(tmp_path / "file.json") as temporary:
+        temporary.touch()
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())

@@ -403,9 +403,9 @@ def test_repeated_column_is_refused(tmp_path):
         data.load(str(tmp_path / "twice.csv"))
 
 
-@pytest.mark.parametrize("row", ["1;0", "1,5;0", "1,5;0,0"])
-def test_semicolons_are_told(tmp_path, row):
-    (tmp_path / "semicolons.csv").write_text("a;label\n" + f"{row}\n" * 40)
+@pytest.mark.parametrize("rows", ["1;0\n", "1,5;0\n", "1,5;0,0\n", "1;0\n1;0,5\n1,5;0,5\n"])
+def test_semicolons_are_told(tmp_path, rows):
+    (tmp_path / "semicolons.csv").write_text("a;label\n" + rows * 40)
     with pytest.raises(InputError, match="semicolons"):
         data.load(str(tmp_path / "semicolons.csv"))
 

@@ -15,6 +15,7 @@ from conftest import blobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.special import expit
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 
@@ -566,6 +567,25 @@ def test_memory_measures_most_where_known_anomalies_stand_out():
     assert (along > across).all()
 
 
+def test_memory_sees_novelty_where_no_known_anomaly_stands_out():
+    with torch_seed(0) as generator:
+        normals = torch.randn(200, 2, generator=generator)
+        memory = Memory(200, 2)
+        memory.fit(normals, normals[:50] + torch.tensor([4.0, 0.0]), generator)
+    assert (memory(torch.tensor([[0.0, 8.0]])) > memory(normals).amax(dim=0)).all()
+
+
+def test_trust_is_not_told_by_the_columns_that_it_was_chosen_by():
+    """Weighed as the known anomalies stand out, columns of noise would flatter it."""
+    with torch_seed(0) as generator:
+        normals = torch.randn(200, 50, generator=generator)
+        known = torch.randn(20, 50, generator=generator)
+        known[:, 0] += 4
+        memory = Memory(200, 50)
+        memory.fit(normals, known, generator)
+    assert 0 < memory.trust < 0.4
+
+
 @pytest.mark.parametrize("n", [2, 3, 40, 700])
 def test_memory_does_not_measure_a_row_against_itself(n):
     with torch_seed(0) as generator:
@@ -589,6 +609,17 @@ def test_neighbours_learn_from_five_anomalies_that_break_a_correlation():
     label = np.repeat([0, 1], [300, 100])
     opinions = expert(torch.cat([normals[400:], anomalies[5:]]))
     assert roc_auc_score(label, opinions.numpy()) > 0.9
+
+
+def test_neighbours_are_not_misled_by_axes_that_hardly_vary():
+    with torch_seed(0) as generator:
+        rows = torch.randn(360, 55, generator=generator)
+        rows[300:, :5] += 2
+        expert = NeighbourExpert(60, 5, 55)
+        expert.fit(rows[:60], rows[300:305], generator)
+    label = np.repeat([0, 1], [240, 55])
+    opinions = expert(torch.cat([rows[60:300], rows[305:]]))
+    assert roc_auc_score(label, opinions.numpy()) > 0.95
 
 
 def test_neighbours_do_not_count_a_row_as_its_own():
@@ -893,6 +924,15 @@ def test_trees_mix_both_classifiers_by_the_trust(make, rows):
     real, every = (detector.ask(part, X) for part in (detector.of_real_, detector.of_all_))
     expected = (real + share * every) / (1 + share)
     np.testing.assert_allclose(detector.decision_function(X), expected)
+
+
+def test_extra_trees_vote_as_the_library_says(rows):
+    X, y = rows
+    detector = ExtraTreesDetector(20).fit(X, y)
+    new = X + np.random.default_rng(0).standard_normal(X.shape)
+    share = detector.of_real_.predict_proba(new)[:, 1]
+    scores = detector.decision_function(new)
+    np.testing.assert_allclose(expit(scores), share.clip(1e-3, 1 - 1e-3))
 
 
 def test_bins_are_the_quantile_map_and_full_or_empty_beyond_the_rows():

@@ -6,6 +6,7 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import blobs
+from conftest import RUN_SETTINGS, blobs
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from sklearn.exceptions import NotFittedError
@@ -23,6 +24,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 import detectors
 from common.errors import InputError
+from common.files import write_json
 from data import load, split
 from detectors.trees import ExtraTreesDetector
 from envs import FLAGSHIP, env_id
@@ -294,6 +296,14 @@ def test_a_scenario_takes_rows_of_any_form(scenario, form):
     assert same.gate.radius == scenario.gate.radius
 
 
+def test_a_scenario_keeps_its_rows_whatever_becomes_of_those_given(scenario):
+    X, y = scenario.X.copy(), scenario.y.copy()
+    same = Scenario.assemble(X, y, scenario.generator, scenario.detector, 0)
+    X[:], y[:] = 0, 0
+    np.testing.assert_array_equal(same.X, scenario.X)
+    np.testing.assert_array_equal(same.y, scenario.y)
+
+
 def test_a_scenario_refuses_what_it_cannot_play_on(scenario):
     X, y, generator, detector = scenario.X, scenario.y, scenario.generator, scenario.detector
     with pytest.raises(ValueError, match=r"Labels are 0, and 1 for an anomaly; .*-1"):
@@ -302,6 +312,18 @@ def test_a_scenario_refuses_what_it_cannot_play_on(scenario):
         Scenario.assemble(np.where(X > 2, np.nan, X), y, generator, detector, 0)
     with pytest.raises(InputError, match=r"The detector is SVC; give one that detectors\.make"):
         Scenario.assemble(X, y, generator, SVC().fit(X, y), 0)
+    for settings, told in (
+        ({"bank": X[:, :3]}, r"shape \(180, 3\); give rows of 4 columns"),
+        ({"bank": X[0]}, r"shape \(4,\)"),
+        ({"bank": np.where(X > 2, np.nan, X)}, "values that are not finite"),
+        ({"bank": X.astype(np.float32)}, "The bank is float32; give an array of float64"),
+        ({"bank": pd.DataFrame(X)}, "The bank is DataFrame"),
+        ({"bank": None}, "The bank is NoneType"),
+        ({"synthetic_weight": 1}, "synthetic_weight is 1"),
+        ({"latent_limit": -1.0}, r"latent_limit is -1\.0"),
+    ):
+        with pytest.raises(InputError, match=told):
+            replace(scenario, **settings)
     for unfit in (None, SVC(), Background()):
         with pytest.raises(InputError, match=r"The generator is .*; give one of generators\.make"):
             Scenario.assemble(X, y, unfit, detector, 0)
@@ -384,10 +406,23 @@ def test_settings_out_of_range_are_refused(scenario, settings, words):
 def test_render_draws_a_picture(scenario):
     env = LatentAnomalyEnv(scenario=scenario, render_mode="rgb_array")
     env.reset(seed=0)
-    picture = env.render()
-    assert picture.shape == (480, 640, 3)
-    assert picture.dtype == np.uint8
-    assert picture.std() > 0
+    pictures = [env.render()]
+    env.step(np.ones(3, dtype=np.float32))
+    pictures.append(env.render())
+    env.core.remember(scenario.X[:3])
+    pictures.append(env.render())
+    assert all(picture.shape == (480, 640, 3) for picture in pictures)
+    assert all(picture.dtype == np.uint8 for picture in pictures)
+    for before, after in pairwise(pictures):
+        assert not np.array_equal(before, after)
+
+
+def test_render_draws_a_table_of_one_column(rows):
+    X, y = rows[0][:, :1], rows[1]
+    parts = Background().fit(X, y), detectors.make("extra-trees", n_estimators=2).fit(X, y)
+    env = LatentAnomalyEnv(scenario=Scenario.assemble(X, y, *parts, 0), render_mode="rgb_array")
+    env.reset(seed=0)
+    assert env.render().shape == (480, 640, 3)
 
 
 def test_backends_do_not_share_an_env_id():
@@ -406,6 +441,8 @@ def test_find_env_knows_every_id_and_suggests_near_ones():
         find_env("LatentAnomly-v0")
     with pytest.raises(InputError, match="no_such_module"):
         find_env("no_such_module:LatentAnomaly-v0")
+    with pytest.raises(InputError, match="CartPole-v1 is another kind of env"):
+        find_env("CartPole-v1")
 
 
 def test_an_env_is_found_by_the_spelling_of_its_registered_backend(monkeypatch):
@@ -426,6 +463,20 @@ def test_an_env_of_a_scenario_is_not_scored_on_rows_of_another_set(scenario, mon
         evaluate(EvaluateConfig(env_id="Own-v0"))
     with pytest.raises(InputError, match="nosuch"):
         evaluate(EvaluateConfig(env_id="Own-v0", run=Path("nosuch")))
+
+
+def test_an_env_of_rows_of_its_own_is_not_played_on_a_run_of_others(monkeypatch, tmp_path, capsys):
+    own = {"detector": "extra-trees", "generator": "background", "data": "wine", "seed": 1}
+    monkeypatch.setitem(gym.registry, "Own-v0", replace(gym.spec(FLAGSHIP), kwargs=own))
+    monkeypatch.setattr("agents.report.TIMING_SECONDS", 0.01)
+    monkeypatch.chdir(tmp_path)
+    config = {**RUN_SETTINGS, "detector": "extra-trees"}
+    write_json(Path("runs/others/config.json"), {**config, "data": "digits", "seed": 1})
+    evaluate(EvaluateConfig(env_id="Own-v0", episodes=1))
+    assert "No run of wine, 1, extra-trees in runs: playing" in capsys.readouterr().out
+    write_json(Path("runs/same/config.json"), {**config, "data": "wine", "seed": 1})
+    with pytest.raises(InputError, match=r"same.*safetensors is missing"):
+        evaluate(EvaluateConfig(env_id="Own-v0", episodes=1))
 
 
 def test_a_scenario_takes_parts_that_learned_from_frames_and_refuses_other_widths(rows):

@@ -209,6 +209,36 @@ class Forgetful(Background):
         return z + self.shift
 
 
+class ByBatch(Background):
+    def decode_scaled(self, z, y):
+        return z - z.mean(dim=0)
+
+
+class NotFinite(Background):
+    def encode_scaled(self, scaled, y):
+        return scaled.log()
+
+
+class DecodesNaN(Background):
+    def decode_scaled(self, z, y):
+        return z.log()
+
+
+class SingleRows(Background):
+    def decode_rows(self, z, y):
+        return super().decode_rows(z, y).float()
+
+
+class OneShort(Background):
+    def sample(self, n, rng):
+        return super().sample(n - 1, rng)
+
+
+class Fixed(Background):
+    def sample(self, n, rng):
+        return super().sample(n, np.random.default_rng(0))
+
+
 class Restless(Background):
     """Learns by draws that nobody seeds."""
 
@@ -247,6 +277,12 @@ class Refusing(Background):
         (Forgetful, "must decode as before"),
         (NeedsFolder, "saved into a folder that is not there yet"),
         (Restless, "random_state must encode alike"),
+        (ByBatch, "depend on the other latents of the batch"),
+        (NotFinite, "encode must return finite latents"),
+        (DecodesNaN, "decode must return finite rows"),
+        (SingleRows, "decode must return float64"),
+        (OneShort, "must return the shape (30, 5)"),
+        (Fixed, "same rows whatever the rng"),
         (Nobody, "must return the generator"),
         (Unfit, "out of order"),
         (Refusing, "refused"),

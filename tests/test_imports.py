@@ -55,11 +55,13 @@ def test_imports_point_down(path):
 @pytest.mark.parametrize(
     "module",
     [
+        "data",
         "detectors",
         "generators",
         "train",
         "evaluate",
         "score",
+        "benchmarks.ablation",
         "benchmarks.accuracy",
         "benchmarks.algorithms",
         "benchmarks.search",

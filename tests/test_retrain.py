@@ -1,6 +1,7 @@
 """The loop's closing link: finds reach the bank and the detector's training set."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 import torch
 from gymnasium.vector import SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import Autoreset, TimeLimit
+from gymnasium.wrappers.vector import DictInfoToList
 from stable_baselines3 import PPO
 
 import detectors
 import generators
-from agents.controls import slope
+from agents.controls import RandomAgent, slope
 from agents.hardening import harden, round_weights
 from agents.settings import HardeningSettings
 from common.errors import InputError
@@ -21,6 +23,7 @@ from detectors.replay import replay_set
 from detectors.trees import ExtraTreesDetector
 from envs.latent_anomaly import LatentAnomalyEnv
 from envs.retrain import DetectorRetrainWrapper, VectorDetectorRetrainWrapper, retrain
+from envs.sb3 import SB3VecEnv
 from envs.scenario import Scenario
 from envs.vector import LatentAnomalyVectorEnv
 from generators.background import Background
@@ -55,6 +58,35 @@ class WatchedPPO(PPO):
         self.observed.append((self._last_obs, core.observe()))
         self.diversity.append(core.weights.diversity)
         return super().collect_rollouts(env, *arguments, **keywords)
+
+
+class DrawingAgent(RandomAgent):
+    """Keeps what it draws from torch's global generator in each round."""
+
+    drawn: ClassVar[list[float]] = []
+
+    def learn(self, total_timesteps, **unused):
+        self.drawn.append(float(torch.rand(())))
+        return super().learn(total_timesteps)
+
+
+def test_rounds_draw_differently_and_again_alike(rows):
+    DrawingAgent.drawn.clear()
+    for _ in range(2):
+        harden(*rows, replace(QUICK, detector="extra-trees", algo=f"{__name__}:DrawingAgent"), 0)
+    first, second = DrawingAgent.drawn[:2], DrawingAgent.drawn[2:]
+    assert first == second
+    assert first[0] != first[1]
+
+
+def test_an_agent_goes_on_in_what_it_hardened(rows):
+    settings = replace(QUICK, detector="extra-trees", generator="cvae")
+    hardened = harden(*rows, settings, 0)
+    env = LatentAnomalyVectorEnv(16, scenario=hardened.scenario)
+    hardened.agent.set_env(SB3VecEnv(env))
+    hardened.agent.learn(64)
+    refreshed = hardened.scenario.generator.encode(*rows)
+    assert env.core.limit != pytest.approx(np.abs(refreshed).max() + 1)
 
 
 @pytest.fixture
@@ -343,6 +375,9 @@ def test_wrappers_refuse_other_envs(scenario):
         DetectorRetrainWrapper(gym.make("CartPole-v1"))
     with pytest.raises(InputError, match="make_vec"):
         VectorDetectorRetrainWrapper(SyncVectorEnv([lambda: LatentAnomalyEnv(scenario=scenario)]))
+    lanes = DictInfoToList(LatentAnomalyVectorEnv(2, scenario=scenario))
+    with pytest.raises(InputError, match="Put DictInfoToList around VectorDetectorRetrainWrapper"):
+        VectorDetectorRetrainWrapper(lanes)
 
 
 def test_the_loop_keeps_to_its_settings(rows, monkeypatch):

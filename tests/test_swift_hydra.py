@@ -116,6 +116,8 @@ def test_contamination_is_not_told_by_rows_that_synthetic_ones_were_made_of():
 def test_the_loop_refuses_a_contamination_that_the_backend_does_not_take():
     with pytest.raises(InputError, match="catboost takes no contamination"):
         make_detector(HardeningSettings("catboost", contamination=0.2), 0)
+    with pytest.raises(InputError, match="contamination is 10"):
+        make_detector(HardeningSettings(contamination=10), 0)
 
 
 @pytest.mark.parametrize("detector", ["mamba-moe", "catboost"])
@@ -151,6 +153,16 @@ def test_a_fit_of_a_detector_that_is_refused_changes_nothing(rows, id):
     with pytest.raises(ValueError, match="one class"):
         detector.fit(frame[list("dcba")], np.zeros(len(y)))
     np.testing.assert_array_equal(detector.decision_function(frame), before)
+
+
+def test_contamination_needs_rows_to_hold_out_before_hardening(rows, monkeypatch):
+    monkeypatch.setattr("swift_hydra.harden", stop)
+    X, y = rows[0], np.arange(len(rows[0])) > 0
+    with pytest.raises(InputError, match="One row only is labelled 0"):
+        SwiftHydra("extra-trees", contamination=0.1).fit(X, y)
+    for possible in ({"detector": "extra-trees"}, {"contamination": 0.1}):
+        with pytest.raises(Reached):
+            SwiftHydra(**possible).fit(X, y)
 
 
 @pytest.mark.parametrize("contamination", [0, 10, -0.1])

@@ -289,6 +289,7 @@ def test_sb3_seed_repeats_the_episodes(scenario):
         episodes.append([env.reset(), *(env.step(action)[0] for action in actions)])
     np.testing.assert_array_equal(*episodes[:2])
     assert not np.array_equal(*episodes[1:])
+    assert not np.array_equal(env.reset(), episodes[2][0])
 
 
 def test_sb3_face_takes_a_wrapper_whose_infos_have_one_mask(scenario):

@@ -1,9 +1,8 @@
 """Settings: those of the hardening loop, and beside this file those of each algorithm."""
 
 from dataclasses import dataclass
-from numbers import Real
 
-from common.errors import InputError, check_at_least
+from common.errors import check_at_least, check_share
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,4 @@ class HardeningSettings:
     def check(self) -> None:
         """Raise `InputError` where a number is out of range."""
         check_at_least(self, rounds=0, timesteps=1, top_l=1, n_background=0, n_lanes=1)
-        share = self.synthetic_weight
-        if not isinstance(share, Real) or not 0 <= share < 1:
-            raise InputError(f"synthetic_weight is {share!r}; give at least 0 and less than 1.")
+        check_share("synthetic_weight", self.synthetic_weight)
