@@ -170,12 +170,13 @@ def both_scenarios(run: "Run") -> "tuple[dict[str, Scenario], np.ndarray, np.nda
     """
     from envs.scenario import load_scenario
 
-    rows, hardened = run.rows(), load_scenario(str(run.folder))
+    X_test, y_test = run.rows("X_test", "y_test")
+    hardened = load_scenario(str(run.folder))
     scenarios = {
         "before hardening": replace(hardened, detector=run.detector("unhardened")),
         "after hardening": hardened,
     }
-    return scenarios, rows["X_test"], rows["y_test"]
+    return scenarios, X_test, y_test
 
 
 def default_scenario(

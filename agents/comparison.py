@@ -28,7 +28,8 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
     for name, run in runs.items():
         metrics = read_json(run.folder / "metrics.json")
         with reading_saved(run.folder):
-            searches[name] = search_figures(metrics["history"], len(run.rows()["bank"]))
+            (bank,) = run.rows("bank")
+            searches[name] = search_figures(metrics["history"], len(bank))
             for when, measures in metrics["detection"].items():
                 detection[f"{name}, {when}"] = dict(measures)
     settings = sorted({key for run in runs.values() for key in run.config} - {"out"})

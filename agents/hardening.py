@@ -129,7 +129,7 @@ class Search:
         self.history: list[dict[str, float]] = []
 
     def play_round(self, index: int, bar: tqdm) -> dict[str, float]:
-        """Let the agent hunt, retrain the detector on its best finds, refresh the generator.
+        """Let the agent hunt, retrain the detector on what it found, refresh the generator.
 
         After the last round there is nobody to hunt against the one or in the other, so its finds
         only join the bank.
@@ -145,7 +145,7 @@ class Search:
             self._refresh_generator()
             self.agent.set_env(self.agent.env)  # it resets: what was observed last is out of date
         else:
-            self.core.remember(self.retraining.take_best())
+            self.core.remember(self.retraining.take_spread())
         self.core.settle()  # an agent may seed its env, which goes back to what is settled
         record = {
             "round": index + 1,

@@ -27,7 +27,6 @@ NEEDED_SETTINGS: dict[str, type | tuple[type, ...]] = {
     "seed": int,
     "synthetic_weight": (int, float),
 }
-ROWS = ("X_train", "y_train", "X_test", "y_test", "bank", "references", "latent_limit")
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,11 @@ class Run:
     folder: Path
     config: dict[str, Any]
 
-    def rows(self) -> dict[str, np.ndarray]:
-        """Return the arrays of `ROWS`: rows, labels, bank, the gate's references, the limit."""
+    def rows(self, *names: str) -> list[np.ndarray]:
+        """Return arrays by what `write_run` calls them, such as `X_test`, `y_test` and `bank`."""
         tensors = load_tensors(self.folder / "rows.safetensors")
         with reading_saved(self.folder):
-            return {name: tensors[name].numpy() for name in ROWS}
+            return [tensors[name].numpy() for name in names]
 
     def feature_names(self) -> list[str]:
         """Return the names of the rows' columns, in their order."""
@@ -129,8 +128,8 @@ def open_run(folder: Path | str, backend: str | None = None) -> Run:
 def find_run(root: Path, settings: Mapping[str, Any] | None = None) -> Run | None:
     """Return the run written last under `root`, any or one with these settings; None without one.
 
-    That is told by the time of its config, so that a run folder can be renamed. Folders that are no
-    runs of this version are left out, with a warning.
+    That is told by the time of its config, so that a run folder can be renamed. Folders whose
+    config is not that of a run are left out, with a warning.
     """
     wanted = settings or {}
     folders = root.iterdir() if root.is_dir() else ()

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterable
+from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -9,14 +10,14 @@ from common.errors import InputError, described
 
 
 def load_attribute(entry_point: str) -> Any:
-    """Import `module:attribute`.
+    """Import `module:attribute`, the attribute of one of the module's, `module:Class.inner`, too.
 
     Raises:
         InputError: either does not exist, or the module needs a package that is not installed.
     """
     module, _, attribute = entry_point.partition(":")
     try:
-        return getattr(load_module(module), attribute)
+        return attrgetter(attribute)(load_module(module))
     except AttributeError as error:
         raise InputError(
             f"Cannot load {entry_point!r} ({error}); the form is module:attribute."

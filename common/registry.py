@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
-from common.errors import InputError
+from common.errors import InputError, described
 from common.imports import load_attribute
 from common.names import unknown
 
@@ -65,7 +65,8 @@ class Registry(Generic[T]):
         """Register what installed packages offer; warn of what cannot be."""
         for entry_point in entry_points(group=self.group):
             try:
-                self.register(entry_point.name, entry_point.value)
+                attribute, _, _ = entry_point.value.partition("[")  # extras, which pip sees to
+                self.register(entry_point.name, attribute.strip())
             except InputError as error:
                 warnings.warn(f"{entry_point.value} is left out: {error}", stacklevel=2)
 
@@ -73,14 +74,20 @@ class Registry(Generic[T]):
         """Register `id` as `module:Class`; the same registration twice is harmless.
 
         Raises:
-            InputError: `id` already stands for something else, a listener refuses it, or one of
-                the two is no text.
+            InputError: `id` already stands for something else or belongs to a family, a listener
+                refuses it, or one of the two is no text.
         """
         if not isinstance(id, str):
             raise InputError(f"The id {id!r} is no text; give a name for the {self.kind}.")
         if not isinstance(entry_point, str):
             raise InputError(
                 f"The {self.kind} {id!r} is registered as {entry_point!r}; write 'module:Class'."
+            )
+        prefix, colon, _ = id.partition(":")
+        if colon and prefix in self.families:
+            raise InputError(
+                f"The {self.kind} {id!r} is one of the {self.families[prefix].form}; take another"
+                " id."
             )
         spec = Spec(entry_point, dict(kwargs or {}))
         if id in self.specs and not alike(self.specs[id], spec):
@@ -121,12 +128,17 @@ class Registry(Generic[T]):
         """Construct what is registered as `id`, `kwargs` overriding its defaults.
 
         Raises:
-            InputError: the id is unknown, or its class does not take the arguments or is abstract.
+            InputError: the id is unknown, or its class does not take the arguments, is abstract or
+                fails.
         """
         try:
             return self.load(id)(**{**self.spec(id).kwargs, **kwargs})
+        except InputError:
+            raise
         except TypeError as error:
             raise InputError(f"The {self.kind} {id!r} cannot be made: {error}.") from error
+        except Exception as error:
+            raise InputError(f"The {self.kind} {id!r} fails ({described(error)}).") from error
 
     def ids(self) -> list[str]:
         """Return the registered ids in the order of registration."""

@@ -14,6 +14,7 @@ from detectors.base import Detector
 from detectors.replay import retrained
 from envs.core import LatentCore
 from envs.vector import lanes_to_reset
+from generators.feasibility import farthest
 
 
 class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
@@ -78,7 +79,7 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
         env: a `LatentAnomalyVectorEnv`, wrapped or not.
         retrain_every: successful episodes between two retrainings; None leaves it to the caller
             of `retrain`.
-        top_l: successes, those of highest return, that a retraining keeps.
+        top_l: successes, those that crowd least, that a retraining keeps.
 
     Raises:
         InputError: the env is another one or has `DictInfoToList` in it, its detector can only be
@@ -99,8 +100,7 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
         if retrain_every is not None:
             check_at_least(self, retrain_every=1)
             require_trainable(self.core.detector)
-        self.returns = np.zeros(env.num_envs)
-        self.forget()
+        self.found: list[np.ndarray] = []
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -113,8 +113,7 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
         if seed is not None and lanes.all():
             self.core.restore()
             if self.retrain_every is not None:
-                self.forget()
-        self.returns[lanes] = 0
+                self.found = []
         return self.env.reset(seed=seed, options=options)
 
     def step(
@@ -122,11 +121,8 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every lane, and retrain where enough episodes succeeded."""
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        self.returns += rewards
         if terminated.any():
             self.found.extend(infos["final_info"]["sample"][terminated])
-            self.found_returns.extend(self.returns[terminated])
-        self.returns[terminated | truncated] = 0
         if self.retrain_every is not None and len(self.found) >= self.retrain_every:
             unchanged = np.array_equal(observations, self.core.observe())
             self.retrain()
@@ -137,19 +133,18 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
     def retrain(self) -> None:
         """Retrain on the `top_l` successes since the last retraining, if there were any."""
         if self.found:
-            retrain(self.core, self.take_best())
+            retrain(self.core, self.take_spread())
 
-    def take_best(self) -> np.ndarray:
-        """Return the `top_l` successes of highest return, float64 (m, d), and forget them all."""
-        best = np.argsort(self.found_returns, kind="stable")[::-1][: self.top_l]
-        samples = np.reshape(self.found, (-1, self.core.samples.shape[1]))[best]
-        self.forget()
-        return samples
+    def take_spread(self) -> np.ndarray:
+        """Return the `top_l` successes that crowd least, float64 (m, d), and forget them all.
 
-    def forget(self) -> None:
-        """Forget the successes since the last retraining."""
-        self.found: list[np.ndarray] = []
-        self.found_returns: list[float] = []
+        They are chosen one after the other, each being the farthest from the bank and from those
+        chosen before it.
+        """
+        samples = np.reshape(self.found, (-1, self.core.samples.shape[1]))
+        self.found = []
+        scaled = self.core.scenario.gate.scaler(samples)
+        return samples[farthest(scaled, self.core.scaled_bank, self.top_l).numpy()]
 
 
 def retrain(core: LatentCore, found: np.ndarray) -> None:

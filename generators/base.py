@@ -1,5 +1,6 @@
 """The interface of a generator, and what all generators share."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -109,13 +110,21 @@ def fitted(generator: Generator, X: np.ndarray, y: np.ndarray) -> Generator:
     Meanwhile global generators are seeded with its `random_state`, for classes that draw from them.
 
     Raises:
-        InputError: it is no `Generator`, refuses the rows, fails, or does not return itself.
+        InputError: it is no `Generator` or has settings that its class does not take, refuses the
+            rows, fails, or does not return itself.
     """
     if not isinstance(generator, Generator):
         raise InputError(
             f"The generator is {type(generator).__name__}; make it a subclass of"
             " generators.base.Generator."
         )
+    try:
+        inspect.signature(type(generator)).bind(**generator.settings)
+    except TypeError as error:
+        raise InputError(
+            f"{type(generator).__name__} could not be loaded with its settings ({error}); pass"
+            " those that it takes itself, by name, to super().__init__."
+        ) from error
     return _learned(generator, generator.fit, X, y, generator.random_state)
 
 

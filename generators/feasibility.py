@@ -66,6 +66,29 @@ def nearest_other(rows: Tensor) -> Tensor:
     return torch.cat(least)
 
 
+def farthest(rows: Tensor, references: Tensor, n: int) -> Tensor:
+    """Choose up to `n` rows that lie apart: the farthest-point traversal (Gonzalez 1985).
+
+    Each is the one farthest from the references, float32 (m, d), and from those chosen before it;
+    the first one where there is no reference.
+
+    Returns:
+        the numbers of the chosen ones of `rows`, float32 (k, d), in ascending order.
+    """
+    if len(rows) <= n:
+        return torch.arange(len(rows))
+    if len(references):
+        distance = nearest_distance(rows, references)
+    else:
+        distance = torch.full((len(rows),), torch.inf)
+    chosen = []
+    for _ in range(n):
+        chosen.append(int(distance.argmax()))
+        distance = torch.minimum(distance, (rows - rows[chosen[-1]]).norm(dim=1))
+        distance[chosen[-1]] = -torch.inf  # another row may repeat it
+    return torch.tensor(sorted(chosen))
+
+
 def nearest_distance(rows: Tensor, references: Tensor) -> Tensor:
     """Euclidean distance of each row (n, d) to the nearest of the references (m, d).
 

@@ -710,6 +710,7 @@ def test_package_that_a_backend_needs_is_named(tmp_path, monkeypatch):
         ("detectors.registr('mine')", "AttributeError in faulty_plugin.py, line 2"),
         ("raise SystemExit('bye')", "SystemExit in faulty_plugin.py, line 2: bye"),
         ("detectors.register('catboost', 'mine:Mine')", "'catboost' is already"),
+        ("detectors.register('pyod:LOF', 'mine:Mine')", "'pyod:LOF' is one of the pyod:<Class>;"),
     ],
 )
 def test_plugin_that_fails_is_one_sentence(text, sentence, tmp_path, monkeypatch):
@@ -795,6 +796,30 @@ def test_package_that_offers_a_taken_id_is_left_out_with_a_warning(monkeypatch):
     with pytest.warns(UserWarning, match="somewhere:Else is left out: .*already"):
         detectors.registry.register_entry_points()
     assert detectors.registry.spec("catboost").entry_point != "somewhere:Else"
+
+
+class Inner:
+    class Trees(ExtraTreesDetector):
+        """A class that is an attribute of another one."""
+
+
+def test_a_package_may_offer_an_attribute_of_a_class_and_need_extras(monkeypatch):
+    offered = EntryPoint("inner", f"{__name__}:Inner.Trees [gpu]", "swift_hydra.detectors")
+    monkeypatch.setattr(common.registry, "entry_points", lambda group: [offered])
+    detectors.registry.register_entry_points()
+    assert isinstance(detectors.make("inner"), Inner.Trees)
+
+
+class Unready(ExtraTreesDetector):
+    def __init__(self, random_state=0):
+        raise RuntimeError("no licence")
+
+
+def test_a_detector_that_cannot_be_made_is_one_sentence():
+    detectors.register("unready", f"{__name__}:Unready")
+    told = r"'unready' fails \(RuntimeError in test_backends.py, line \d+: no licence\)"
+    with pytest.raises(InputError, match=told):
+        detectors.make("unready")
 
 
 def test_exported_again_is_attacked_anew(rows, tmp_path):

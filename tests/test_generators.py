@@ -20,7 +20,8 @@ from common.errors import InputError
 from common.scaling import RowScaler
 from envs.latent_anomaly import LatentAnomalyEnv
 from generators.background import Background
-from generators.feasibility import FeasibilityGate, nearest_distance, nearest_other
+from generators.cvae import ConditionalVAE
+from generators.feasibility import FeasibilityGate, farthest, nearest_distance, nearest_other
 
 ROOT = Path(__file__).parent.parent
 QUICK = {"cvae": {"latent_dim": 3, "steps": 150}, "background": {}}
@@ -255,6 +256,13 @@ class Nobody(Background):
         super().fit(X, y)
 
 
+class OthersSettings(ConditionalVAE):
+    """Takes other settings than it is saved with."""
+
+    def __init__(self, k=4, random_state=0, progress=False):
+        super().__init__(k, hidden=8, steps=2, random_state=random_state)
+
+
 class Unfit(Background):
     def fit(self, X, y):
         raise RuntimeError("out of order")
@@ -284,6 +292,7 @@ class Refusing(Background):
         (OneShort, "must return the shape (30, 5)"),
         (Fixed, "same rows whatever the rng"),
         (Nobody, "must return the generator"),
+        (OthersSettings, "unexpected keyword argument 'latent_dim'); pass those that it takes"),
         (Unfit, "out of order"),
         (Refusing, "refused"),
         (RowScaler, "subclass"),
@@ -363,6 +372,26 @@ def test_gate_does_not_mistake_repeated_rows_for_near_ones(rows):
     X, y = rows
     once, twice = make_gate(X, y), make_gate(np.concatenate([X, X]), np.concatenate([y, y]))
     assert twice.radius == pytest.approx(once.radius, rel=0.05)
+
+
+@given(
+    arrays(np.float32, (8, 2), elements=st.floats(-9, 9, width=16)),
+    st.integers(1, 9),
+    st.integers(0, 3),
+)
+def test_farthest_rows_lie_as_far_apart_as_the_next_one_would(X, n, n_references):
+    """What is left out is no farther from those chosen than they are from each other."""
+    rows, references = torch.from_numpy(X), torch.from_numpy(X[:n_references] + 1)
+    chosen = farthest(rows, references, n).tolist()
+    assert len(set(chosen)) == len(chosen) == min(n, len(rows))
+    assert chosen == sorted(chosen)
+    left = [row for row in range(len(rows)) if row not in chosen]
+    if left:
+        near = torch.cdist(rows[left], torch.cat([references, rows[chosen]])).amin(dim=1).max()
+        for row in chosen:
+            others = torch.cat([references, rows[[other for other in chosen if other != row]]])
+            if len(others):
+                assert torch.cdist(rows[[row]], others).min() >= near - 1e-2
 
 
 def test_gate_cost_is_bounded():

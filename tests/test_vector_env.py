@@ -211,7 +211,7 @@ def test_sb3_face_reaches_wrappers_by_name(scenario):
     assert env.get_attr("core")[0] is wrapped.env.core
     env.set_attr("retrain_every", None)
     assert wrapped.retrain_every is None
-    wrapped.found, wrapped.found_returns = [scenario.X[0]], [1.0]
+    wrapped.found = [scenario.X[0]]
     env.env_method("retrain")
     assert len(wrapped.core.bank) == 1
     assert env.env_is_wrapped(Monitor) == [True] * N_LANES

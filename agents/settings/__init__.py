@@ -15,7 +15,7 @@ class HardeningSettings:
         algo: name of an algorithm in `agents.algorithms.ALGORITHMS`, or `module:Class`.
         rounds: rounds of search and retraining.
         timesteps: env steps a round at least, counted over all lanes; a rollout is finished.
-        top_l: successes, those of highest return, that a round adds to the bank.
+        top_l: successes, those that crowd least, that a round adds to the bank.
         n_background: corrupted normal rows that the bank of synthetic anomalies starts with; fewer
             in small tables, where few of those drawn lie outside the normal rows' support.
         synthetic_weight: share of the anomalies' training weight that the bank gets.
