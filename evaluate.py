@@ -94,7 +94,8 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     own = gym.spec(name).kwargs
     settings = {**default_rows(), **own}
     given = settings.get("scenario") is not None
-    wanted = {} if given else {key: own[key] for key in ROWS if key in own}
+    names_rows = not given and not own.keys().isdisjoint(ROWS)
+    wanted = {key: settings[key] for key in ROWS} if names_rows else {}
     if not given and name != FLAGSHIP:
         wanted["detector"] = backend
     if given and config.run is None and "run" not in settings:
@@ -104,8 +105,9 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
         )
     run = chosen_run(config, settings, wanted)
     if run is None:
-        kind = f"run of {', '.join(map(str, wanted.values()))}" if wanted else "run"
-        told = f"No {kind} in {config.runs}"
+        told = f"No run in {config.runs}"
+        if wanted:
+            told += f" with {', '.join(f'{key}={value}' for key, value in wanted.items())}"
         if config.runs != RUNS:
             raise InputError(f"{told}; name another folder with --runs, or leave it out.")
         print(f"{told}: playing the controls on {settings['data']}, unhardened.\n")

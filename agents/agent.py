@@ -32,8 +32,8 @@ def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None =
     Args:
         algo: a key of `ALGORITHMS`, or `module:Class` of a class with that interface.
         env: what the agent shall act in.
-        seed: of the agent's weights, and of the env's draws. What `learn` draws from the global
-            generators repeats inside `common.randomness.global_seed`.
+        seed: of the agent's weights or own generator, and of the env's. What `learn` draws from the
+            global generators repeats inside `common.randomness.global_seed`.
         tensorboard_log: folder for TensorBoard events.
 
     Raises:

@@ -140,9 +140,18 @@ def find_run(root: Path, settings: Mapping[str, Any] | None = None) -> Run | Non
         except (InputError, OSError) as error:
             warnings.warn(f"{folder} is left out: {error}", stacklevel=2)
             continue
-        if all(str(run.config.get(name)) == str(value) for name, value in wanted.items()):
+        if all(same(run.config.get(name), value) for name, value in wanted.items()):
             return run
     return None
+
+
+def same(first: Any, second: Any) -> bool:
+    """Tell whether two values of a setting are equal, or paths of one file."""
+    if first == second:
+        return True
+    return all(
+        isinstance(path, str | Path) and Path(path).exists() for path in (first, second)
+    ) and (Path(first).samefile(second))
 
 
 def when_written(folder: Path) -> float | None:

@@ -39,8 +39,8 @@ def export_onnx(detector: Detector, path: Path | str, dtype: str = "float64") ->
     """
     if not isinstance(detector, MambaMoEDetector):
         raise InputError(
-            f"{detector} cannot be written as ONNX; export mamba-moe or mamba, which are the"
-            " detector_ of a SwiftHydra."
+            f"{detector} cannot be written as ONNX; export mamba-moe or mamba, of a SwiftHydra with"
+            " one of these its detector_."
         )
     if dtype not in DTYPES:
         raise InputError(f"The dtype is {dtype!r}; choose float64 or float32.")

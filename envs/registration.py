@@ -106,8 +106,8 @@ def find_env(id: str) -> tuple[str, str]:
         return name, attacked_backend(ours[name])
     if name in gym.registry:
         raise InputError(
-            f"{name} is another kind of env; register an id with the entry points {ENTRY_POINT} and"
-            f" {VECTOR_ENTRY_POINT}."
+            f"{name} is not registered with the entry points {ENTRY_POINT!r} and"
+            f" {VECTOR_ENTRY_POINT!r}; choose an id that is, such as {FLAGSHIP}."
         )
     if not name.endswith("-v0"):
         raise unknown("env id", name, ours)

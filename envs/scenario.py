@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 import data
 import detectors
 import generators
-from common.errors import InputError, check_positive, check_share
+from common.errors import InputError, check_positive, check_share, one_line
 from common.files import read_json, reading_saved
 from common.gradients import gradients_on
 from common.names import check_names
@@ -37,8 +38,8 @@ class Scenario:
         gate: feasibility gate fitted on the rows labelled 0.
         bank: rows found before, float64 (m, d); novelty is the distance to them.
         synthetic_weight: share in [0, 1) of the anomalies' training weight that found rows get.
-        latent_limit: largest absolute entry of a latent vector in an episode; by default one more
-            than that of the training rows' latents.
+        latent_limit: largest absolute entry of a latent vector in an episode; by default, and so
+            with another generator, one more than that of the training rows' latents.
 
     Raises:
         InputError: the bank is no array of finite rows of d columns, or a number is out of range.
@@ -57,7 +58,7 @@ class Scenario:
         check_share("synthetic_weight", self.synthetic_weight)
         if self.latent_limit is not None:
             check_positive("latent_limit", self.latent_limit)
-        check_bank(self.bank, self.X.shape[1])
+        object.__setattr__(self, "bank", checked_bank(self.bank, self.X.shape[1]))
 
     @classmethod
     @gradients_on()
@@ -85,7 +86,7 @@ class Scenario:
             raise InputError(
                 f"The generator is {type(generator).__name__}; give one of generators.make, fitted."
             )
-        X, y = map(np.copy, checked_rows(X, y))
+        X, y = checked_rows(X, y)
         check_is_fitted(detector)
         if detector.n_features_in_ != X.shape[1]:
             raise InputError(
@@ -97,18 +98,24 @@ class Scenario:
             del detector.feature_names_in_
         scaler = RowScaler(X.shape[1]).fit(X)
         gate = FeasibilityGate(scaler).fit(X, y, np.random.default_rng(seed))
-        return cls(X, y, generator, detector, gate, np.empty((0, X.shape[1])))
+        return cls(X.copy(), y, generator, detector, gate, np.empty((0, X.shape[1])))
 
 
-def check_bank(bank: np.ndarray, n_features: int) -> None:
-    """Raise `InputError` where a bank is no float64 array (m, n_features), or not finite."""
-    if not isinstance(bank, np.ndarray) or bank.dtype != np.float64:
-        kind = getattr(bank, "dtype", type(bank).__name__)
-        raise InputError(f"The bank is {kind}; give an array of float64.")
+def checked_bank(rows: ArrayLike, n_features: int) -> np.ndarray:
+    """Return a copy of a bank's rows as float64 (m, n_features).
+
+    Raises:
+        InputError: they have another shape, are no numbers, or not finite.
+    """
+    try:
+        bank = np.array(rows, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The bank is no array of numbers ({one_line(error)}).") from error
     if bank.ndim != 2 or bank.shape[1] != n_features:
         raise InputError(f"The bank has the shape {bank.shape}; give rows of {n_features} columns.")
     if not np.isfinite(bank).all():
         raise InputError("The bank holds values that are not finite; leave these rows out.")
+    return bank
 
 
 FileVersion = tuple[Path, int, int]  # where a file is, when it was modified, and its size

@@ -600,6 +600,12 @@ def test_the_latest_run_that_fits_is_found(tmp_path):
     assert find_run(tmp_path).folder.name == "b"
     assert find_run(tmp_path, {"detector": "mamba-moe"}).folder.name == "c"
     assert find_run(tmp_path, {"detector": "extra-trees"}) is None
+    for path in (tmp_path / "a" / ".." / "a" / "config.json", str(tmp_path / "a" / "config.json")):
+        assert find_run(tmp_path, {"data": path}) is None
+        write_json(tmp_path / "c" / "config.json", {**RUN_SETTINGS, "data": str(path)})
+        assert find_run(tmp_path, {"data": tmp_path / "a" / "config.json"}).folder.name == "c"
+        write_json(tmp_path / "c" / "config.json", RUN_SETTINGS)
+    os.utime(tmp_path / "c" / "config.json", (2, 2))
     write_json(tmp_path / "foreign" / "config.json", {"model_type": "bert"})
     with pytest.warns(UserWarning, match="foreign is left out: .* lacks settings"):
         assert find_run(tmp_path).folder.name == "b"

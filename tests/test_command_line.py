@@ -171,6 +171,29 @@ def test_a_column_of_the_run_may_be_called_score(tmp_path):
     np.testing.assert_allclose(written["hydra_probability"], expit(scores))
 
 
+class Strict(ExtraTreesDetector):
+    """Calls a row an anomaly above another score than 0."""
+
+    def _refit(self, *rows):
+        super()._refit(*rows)
+        self.threshold_ = 1.5
+
+
+def test_the_probability_is_one_half_at_the_detectors_own_threshold(tmp_path, monkeypatch):
+    monkeypatch.setattr(detectors.registry, "specs", dict(detectors.registry.specs))
+    detectors.register("strict", f"{__name__}:Strict")
+    X, y = blobs()
+    table = pd.DataFrame(X, columns=list("abcd")).assign(label=y)
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    settings = {**UNHUNTED, "detector": "strict"}
+    folder = train(TrainConfig(data=str(tmp_path / "mine.csv"), out=tmp_path / "runs", **settings))
+    score(ScoreConfig(tmp_path / "mine.csv", folder, out=tmp_path / "scores.csv"))
+    written = pd.read_csv(tmp_path / "scores.csv")
+    np.testing.assert_allclose(written["probability"], expit(written["score"] - 1.5))
+    np.testing.assert_array_equal(written["predicted"], written["probability"] > 0.5)
+    assert 0 < written["predicted"].sum() < (written["score"] > 0).sum()
+
+
 def test_rows_of_another_table_than_the_latest_runs_are_told_with_the_run(tmp_path, capsys):
     X, y = blobs()
     pd.DataFrame(X, columns=list("abcd")).assign(label=y).to_csv(tmp_path / "a.csv", index=False)

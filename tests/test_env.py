@@ -236,6 +236,7 @@ def test_a_seeded_reset_of_the_core_brings_its_generator_back(scenario):
     core.settle()
     core.restore()
     assert core.generator is other
+    assert core.scenario.latent_limit == core.limit
 
 
 def test_an_outcome_stays_as_it_was_when_its_lane_starts_anew(scenario):
@@ -296,6 +297,18 @@ def test_a_scenario_takes_rows_of_any_form(scenario, form):
     assert same.gate.radius == scenario.gate.radius
 
 
+@pytest.mark.parametrize("form", [np.float32, np.int64, pd.DataFrame, np.ndarray.tolist])
+def test_a_scenario_takes_a_copy_of_a_bank_of_any_form(scenario, form):
+    rows = scenario.X[:5].round()
+    given = rows.astype(form) if form in (np.float32, np.int64) else form(rows)
+    bank = replace(scenario, bank=given).bank
+    np.testing.assert_array_equal(bank, rows)
+    assert bank.dtype == np.float64
+    bank = replace(scenario, bank=rows).bank
+    rows[:] = np.nan
+    assert np.isfinite(bank).all()
+
+
 def test_a_scenario_keeps_its_rows_whatever_becomes_of_those_given(scenario):
     X, y = scenario.X.copy(), scenario.y.copy()
     same = Scenario.assemble(X, y, scenario.generator, scenario.detector, 0)
@@ -316,9 +329,8 @@ def test_a_scenario_refuses_what_it_cannot_play_on(scenario):
         ({"bank": X[:, :3]}, r"shape \(180, 3\); give rows of 4 columns"),
         ({"bank": X[0]}, r"shape \(4,\)"),
         ({"bank": np.where(X > 2, np.nan, X)}, "values that are not finite"),
-        ({"bank": X.astype(np.float32)}, "The bank is float32; give an array of float64"),
-        ({"bank": pd.DataFrame(X)}, "The bank is DataFrame"),
-        ({"bank": None}, "The bank is NoneType"),
+        ({"bank": [["a"] * 4]}, "The bank is no array of numbers"),
+        ({"bank": None}, r"shape \(\)"),
         ({"synthetic_weight": 1}, "synthetic_weight is 1"),
         ({"latent_limit": -1.0}, r"latent_limit is -1\.0"),
     ):
@@ -441,7 +453,7 @@ def test_find_env_knows_every_id_and_suggests_near_ones():
         find_env("LatentAnomly-v0")
     with pytest.raises(InputError, match="no_such_module"):
         find_env("no_such_module:LatentAnomaly-v0")
-    with pytest.raises(InputError, match="CartPole-v1 is another kind of env"):
+    with pytest.raises(InputError, match="CartPole-v1 is not registered with the entry points"):
         find_env("CartPole-v1")
 
 
@@ -471,10 +483,14 @@ def test_an_env_of_rows_of_its_own_is_not_played_on_a_run_of_others(monkeypatch,
     monkeypatch.setattr("agents.report.TIMING_SECONDS", 0.01)
     monkeypatch.chdir(tmp_path)
     config = {**RUN_SETTINGS, "detector": "extra-trees"}
-    write_json(Path("runs/others/config.json"), {**config, "data": "digits", "seed": 1})
+    rows = {"data": "wine", "label_column": "label", "protocol": "unseen", "seed": 1}
+    others = {"data": "digits", "label_column": "y", "protocol": "full", "seed": 7}
+    for name, value in others.items():
+        write_json(Path(f"runs/{name}/config.json"), {**config, **rows, name: value})
     evaluate(EvaluateConfig(env_id="Own-v0", episodes=1))
-    assert "No run of wine, 1, extra-trees in runs: playing" in capsys.readouterr().out
-    write_json(Path("runs/same/config.json"), {**config, "data": "wine", "seed": 1})
+    told = "No run in runs with data=wine, label_column=label, protocol=unseen, seed=1, detector="
+    assert told in capsys.readouterr().out
+    write_json(Path("runs/same/config.json"), {**config, **rows})
     with pytest.raises(InputError, match=r"same.*safetensors is missing"):
         evaluate(EvaluateConfig(env_id="Own-v0", episodes=1))
 

@@ -215,6 +215,11 @@ class ByBatch(Background):
         return z - z.mean(dim=0)
 
 
+class Cumulative(Background):
+    def decode_scaled(self, z, y):
+        return z.cumsum(dim=0)
+
+
 class NotFinite(Background):
     def encode_scaled(self, scaled, y):
         return scaled.log()
@@ -286,6 +291,7 @@ class Refusing(Background):
         (NeedsFolder, "saved into a folder that is not there yet"),
         (Restless, "random_state must encode alike"),
         (ByBatch, "depend on the other latents of the batch"),
+        (Cumulative, "depend on the other latents of the batch"),
         (NotFinite, "encode must return finite latents"),
         (DecodesNaN, "decode must return finite rows"),
         (SingleRows, "decode must return float64"),

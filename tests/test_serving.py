@@ -59,9 +59,7 @@ def test_exported_flagship_is_a_backend_whose_scores_stay_log_odds(rows, tmp_pat
 def test_what_cannot_be_exported_or_opened_is_one_sentence(rows, tmp_path, monkeypatch):
     flagship = MambaMoEDetector(steps=2, n_trees=2).fit(*rows)
     trees = detectors.make("extra-trees", n_estimators=5).fit(*rows)
-    with pytest.raises(
-        InputError, match="mamba-moe or mamba, which are the detector_ of a SwiftHydra"
-    ):
+    with pytest.raises(InputError, match="export mamba-moe or mamba, of a SwiftHydra with one"):
         detectors.export_onnx(trees, tmp_path / "model.onnx")
     with pytest.raises(NotFittedError):
         detectors.export_onnx(MambaMoEDetector(), tmp_path / "model.onnx")
