@@ -5,6 +5,7 @@ import sys
 import tempfile
 from dataclasses import asdict, replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -665,3 +666,26 @@ def test_measures_of_an_attack_agree_with_figures_worked_out_by_hand(scenario):
         "diversity": None,
         "feasibility_rate": 0.5,
     }
+
+
+class Counting:
+    """Counts its steps by the state that it is given back."""
+
+    seen: ClassVar[list[tuple[int | None, np.ndarray, float]]] = []
+
+    def predict(self, observation, state=None, episode_start=None):
+        Counting.seen.append((state, episode_start.copy(), float(torch.rand(()))))
+        return np.zeros((len(observation), 3), np.float32), (state or 0) + 1
+
+
+def test_an_agent_is_given_its_state_and_told_of_starts(scenario):
+    arena, drawn = Arena(LatentAnomalyVectorEnv(4, scenario=scenario)), []
+    for seed in (0, 1):
+        Counting.seen.clear()
+        arena.play(Counting(), 8, seed)
+        states, starts, draws = zip(*Counting.seen, strict=True)
+        assert states == (None, *range(1, len(states)))
+        assert starts[0].all()
+        assert 0 < np.sum(starts[1:]) < 4 * len(starts[1:])
+        drawn.append(draws[0])
+    assert drawn[0] != drawn[1]

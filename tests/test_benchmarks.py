@@ -5,13 +5,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from commands import command
-from conftest import blobs
+from conftest import blobs, stop
+from scipy.special import expit, log_expit
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import data
@@ -23,7 +25,7 @@ from benchmarks import ablation, tables
 from benchmarks.devnet import DevNet, ScoringNetwork, deviation_loss
 from benchmarks.grid import find_sets, read_results, run_grid
 from benchmarks.methods import METHODS, OURS, PEERS, Peer
-from benchmarks.search import SearchSettings, search
+from benchmarks.search import SearchSettings, run, search
 from benchmarks.search import summarise as summarise_search
 from benchmarks.settings import GridSettings
 from benchmarks.variants import DefaultPPO, FrozenVAE, OpenGate, PerceptronMoEDetector
@@ -800,3 +802,117 @@ def test_other_labels_of_the_same_rows_are_refused(tmp_path):
     np.savez(tmp_path / "mine.npz", X=X, y=np.roll(y, 1))
     with pytest.raises(InputError, match="other rows called mine"):
         run_grid(settings, {"first": Remembering})
+
+
+def test_search_hardens_on_the_rows_of_its_protocol_and_seed(monkeypatch):
+    asked = []
+
+    def refuse(*arguments):
+        asked.append(arguments)
+        stop()
+
+    monkeypatch.setattr("agents.hardening.harden", refuse)
+    settings = SearchSettings(("wine",), protocol="full", seed=2)
+    run(settings, "wine", "wine", "catboost", ["random"])
+    ((X, y, loop, seed),) = asked
+    halves = data.split(data.load("wine"), "full", 2)
+    np.testing.assert_array_equal(X, halves.X_train)
+    np.testing.assert_array_equal(y, halves.y_train)
+    assert (loop.detector, seed) == ("catboost", 2)
+
+
+class Drawing:
+    """Tells what it would draw from its own generator and from torch's."""
+
+    drawn: ClassVar[list[tuple[int, float]]] = []
+
+    def __init__(self, env, seed, **unused):
+        self.env, self.seed = env, seed
+
+    def predict(self, observation, state=None, episode_start=None):
+        return np.zeros((len(observation), 3), np.float32), state
+
+    def set_env(self, env):
+        self.env = env
+
+    def learn(self, total_timesteps, **unused):
+        Drawing.drawn.append((self.seed, float(torch.rand(()))))
+        return self
+
+
+def test_search_attacks_with_its_seed(scenario, monkeypatch):
+    hardened = SimpleNamespace(scenario=scenario)
+    monkeypatch.setattr("agents.hardening.harden", lambda *_: hardened)
+    Drawing.drawn.clear()
+    for seed in (0, 0, 1):
+        run(SearchSettings(("wine",), seed=seed), "wine", "wine", "x", [f"{__name__}:Drawing"])
+    first, again, other = Drawing.drawn
+    assert first == again
+    assert first[0] != other[0]
+    assert first[1] != other[1]
+
+
+def test_the_ablation_counts_seeds_that_all_rows_finished():
+    done = cells({"random": [[0.5, 0.5]], "swift-hydra": [[0.5]]})
+    done = done.assign(queries=100.0, bypasses=2.0, successes=1.0)
+    done.loc[done["seed"] == 1, ["bypasses", "successes"]] = 50.0
+    summary = ablation.summarise(done)
+    assert summary["found per 1000"].tolist() == pytest.approx([10, 10])
+    assert summary["fit, s"].tolist() == [0, 0]
+    assert ablation.policy_ratios(done).loc["mamba-moe"].tolist() == pytest.approx([1, 1])
+
+
+def test_sets_without_a_find_have_no_ratio():
+    done = cells({policy: [[0.5], [0.5], [0.5]] for policy in ("random", "swift-hydra")})
+    done = done.assign(queries=100.0, successes=[0.0, 0.0, 2.0, 1.0, 1.0, 6.0])
+    assert ablation.policy_ratios(done).loc["mamba-moe"].tolist() == pytest.approx([1, 3])
+
+
+def test_pairs_and_policies_are_of_one_detector_and_in_order():
+    made = {name: factory(0) for name, (_, factory) in ablation.ROWS.items()}
+    for detector, (random, ppo) in ablation.POLICIES.items():
+        assert (made[random].detector, made[random].agent) == (detector, "random")
+        assert (made[ppo].detector, made[ppo].agent) == (detector, "ppo")
+    for first, second in ablation.PAIRS:
+        assert first.startswith(("swift-hydra", "union", "hardened-")), first
+        assert not second.startswith("union")
+        if first.startswith("hardened-"):
+            assert second.startswith(("unhardened-", "random-")), second
+
+
+def test_tabm_keeps_the_weights_that_did_best_on_rows_held_out(monkeypatch):
+    pytest.importorskip("tabm")
+    from benchmarks.tabm_peer import TabMClassifier, split_rows
+
+    monkeypatch.setattr("benchmarks.tabm_peer.BATCH", 8)
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((100, 3)), np.arange(100) % 2
+    quick = {"k": 2, "d_block": 32, "n_bins": 8, "d_embedding": 8, "patience": 99}
+    held_out = split_rows(y, 0)[1]
+    losses = []
+    for n in (1, 5, 10, 15):
+        log_odds = TabMClassifier(**quick, epochs=n).fit(X, y).decision_function(X[held_out])
+        losses.append(-log_expit(np.where(y[held_out] == 1, log_odds, -log_odds)).mean())
+    assert (np.diff(losses) <= 1e-6).all()
+
+
+def test_tabm_averages_its_members_probabilities():
+    pytest.importorskip("tabm")
+    from benchmarks.tabm_peer import TabMClassifier
+
+    X, y = blobs(40, 20)
+    model = TabMClassifier(k=4, d_block=16, n_bins=4, d_embedding=4, epochs=5).fit(X, y)
+    with torch.no_grad():
+        members = model.model_(torch.from_numpy(X).float()).softmax(dim=2)[:, :, 1]
+    p = members.mean(dim=1).double().numpy()
+    assert members.std(dim=1).max() > 1e-3
+    np.testing.assert_allclose(expit(model.decision_function(X)), p, atol=1e-5)
+
+
+def test_devnets_hidden_layer_is_kept_small():
+    X, y = blobs()
+    free, held = (
+        DevNet(epochs=5, weight_decay=decay).fit(X, y).network_.hidden.weight.norm()
+        for decay in (0.0, 1.0)
+    )
+    assert held < 0.9 * free

@@ -738,3 +738,14 @@ def test_a_write_that_fails_leaves_nothing(tmp_path):
         temporary.touch()
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("protocol", ["full", "unseen"])
+def test_without_a_run_the_env_is_scored_on_what_it_holds_out(protocol):
+    parts = {"detector": "extra-trees", "generator": "background"}
+    settings = {**default_rows(), **parts, "data": "wine", "protocol": protocol, "seed": 1}
+    scenarios, X_test, y_test = default_scenario(settings)
+    halves = split(load("wine"), protocol, 1)
+    np.testing.assert_array_equal(scenarios["unhardened"].X, halves.X_train)
+    np.testing.assert_array_equal(X_test, halves.X_test)
+    np.testing.assert_array_equal(y_test, halves.y_test)

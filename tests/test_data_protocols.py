@@ -352,3 +352,10 @@ def test_clusters_are_measured_in_units_of_the_training_rows():
     far[in_test, 0] *= 1e4
     again = data.split(Table(far, y, ["a", "b"], "made"), "unseen", 0)
     np.testing.assert_array_equal(again.X_train, first.X_train)
+
+
+def test_repeated_rows_take_no_place_among_those_kept():
+    X = np.random.default_rng(0).normal(size=(10_000, 2))
+    once = Table(X, (np.arange(10_000) < 1_000).astype(np.int64), ["a", "b"], "made")
+    halves = data.split(once.take(np.tile(np.arange(10_000), 2)), "full", 0)
+    assert len(halves.y_train) + len(halves.y_test) == 10_000

@@ -993,3 +993,24 @@ def test_opinions_are_combined_by_a_noisy_or(training):
     normal = (says_normal**weight).prod(dim=1)
     expected = torch.log((1 - normal) / normal) - 0.25
     torch.testing.assert_close(network.combine(opinions).double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_bank_does_not_count_as_real_rows(rows):
+    bank = np.random.default_rng(0).uniform(-6, 6, (300, rows[0].shape[1]))
+    quick = {"n_experts": 1, "steps": 1, "n_trees": 2, "n_hardened_trees": 2}
+    plain, hardened = (
+        MambaMoEDetector(**quick).fit(*replay_set(*rows, part, 0.1)).network_.weight
+        for part in (bank[:0], bank)
+    )
+    assert hardened[:4].tolist() == plain[:4].tolist()
+    assert (hardened[4:] > 0).all()
+
+
+def test_the_first_partial_fit_takes_weights_and_synthetic_rows(rows):
+    replayed = replay_set(*rows, rows[0][:50] + 3, 0.3)
+    probes = np.random.default_rng(0).uniform(-4, 4, (200, rows[0].shape[1]))
+    scores = [
+        learn(*replayed).decision_function(probes)
+        for learn in (ExtraTreesDetector(5).fit, ExtraTreesDetector(5).partial_fit)
+    ]
+    np.testing.assert_array_equal(*scores)

@@ -481,3 +481,21 @@ def test_what_was_found_is_not_what_info_holds(scenario):
             info["sample"] *= 1000
             env.reset()
     np.testing.assert_array_equal(env.found[0], found)
+
+
+class Told(RandomAgent):
+    """Keeps whether it was told to count its steps anew."""
+
+    told: ClassVar[list[bool]] = []
+
+    def learn(self, total_timesteps, reset_num_timesteps=True):
+        Told.told.append(reset_num_timesteps)
+        return self
+
+
+def test_an_agent_is_told_to_go_on_counting(rows):
+    Told.told.clear()
+    algo = f"{__name__}:Told"
+    settings = HardeningSettings("extra-trees", "background", algo, rounds=3, n_background=9)
+    harden(*rows, settings, 0)
+    assert Told.told == [True, False, False]

@@ -8,7 +8,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 
 import detectors
-from agents.hardening import make_detector
+from agents.calibration import held_out_scores
+from agents.hardening import background_bank, harden, make_detector
 from agents.settings import HardeningSettings
 from common.errors import InputError
 from data import load, split
@@ -206,3 +207,59 @@ def test_device_of_the_settings_is_that_of_the_flagship(monkeypatch):
     detectors.register("on-cuda", flagship, {"device": "cuda"})
     for chosen, device in ((None, "cuda"), ("cpu", "cpu")):
         assert make_detector(HardeningSettings("on-cuda", device=chosen), 0).device == device
+
+
+def test_rows_are_held_out_at_random_from_all_that_a_fit_learns(monkeypatch):
+    X, y = blobs(n_normal=200)
+    order = np.lexsort((X[:, 0], y))
+    X, y, found = X[order], y[order], np.full((3, 4), 9.0)
+    gates, learned, held_out = [], [], []
+
+    class Recorder:
+        def fit(self, *replayed):
+            learned.append(replayed)
+            return self
+
+        def decision_function(self, X):
+            held_out.append(X)
+            return X[:, 0]
+
+    def background(X, y, gate, n, rng):
+        gates.append((len(gate.references), (y == 0).sum()))
+        return background_bank(X, y, gate, n, rng)
+
+    monkeypatch.setattr("agents.calibration.make_detector", lambda *_: Recorder())
+    monkeypatch.setattr("agents.calibration.background_bank", background)
+    settings = HardeningSettings("extra-trees", n_background=20, synthetic_weight=0.3)
+    scores = held_out_scores(X, y, found, settings, 0)
+    np.testing.assert_array_equal(np.sort(scores), X[y == 0, 0])
+    assert all(fold[:, 0].min() < 0 < fold[:, 0].max() for fold in held_out)
+    assert gates == [(180, 180)] * 10
+    for (rows, labels, weight, synthetic), fold in zip(learned, held_out, strict=True):
+        assert not {row.tobytes() for row in rows} & {row.tobytes() for row in fold}
+        np.testing.assert_array_equal(rows[-3:], found)
+        assert 3 < synthetic.sum() <= 23
+        assert weight[synthetic].sum() == pytest.approx(0.3 * weight[labels == 1].sum())
+
+
+def test_the_threshold_is_told_by_fits_that_learn_what_the_search_found(rows, monkeypatch):
+    monkeypatch.setattr("swift_hydra.held_out_scores", stop)
+    settings = HardeningSettings("extra-trees", "background", "random", 1, 640)
+    hardened = harden(*rows, settings, 3)
+    added = hardened.history[0]["added"]
+    assert 0 < added < len(hardened.scenario.bank)
+    with pytest.raises(Reached) as reached:
+        SwiftHydra(
+            "extra-trees", "background", "random", 1, 640, contamination=0.1, random_state=3
+        ).fit(*rows)
+    *same, found, told, seed = reached.value.args
+    np.testing.assert_equal(same, list(rows))
+    np.testing.assert_array_equal(found, hardened.scenario.bank[-added:])
+    assert (told, seed) == (settings, 3)
+
+
+def test_the_estimators_defaults_are_the_loops(rows, monkeypatch):
+    monkeypatch.setattr("swift_hydra.harden", stop)
+    with pytest.raises(Reached) as reached:
+        SwiftHydra().fit(*rows)
+    assert reached.value.args[2:4] == (HardeningSettings(), 0)
