@@ -34,9 +34,8 @@ class ScoreConfig:
         runs: folder that run folders are looked for in.
         out: .csv or .parquet file, replaced if it is there, for the rows with three more columns:
             score, on the scale of log-odds; probability, not calibrated, the logistic function of
-            the score less the detector's threshold;
-            predicted, 1 where the score exceeds the detector's threshold. Where the run was trained
-            on a column of one of these names, theirs begin with hydra_.
+            the score less the detector's threshold; predicted, 1 where the score exceeds that.
+            Where the run was trained on a column of one of these names, theirs begin with hydra_.
         plugin: modules to import first, which register detectors of their own.
     """
 

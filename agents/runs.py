@@ -149,9 +149,8 @@ def same(first: Any, second: Any) -> bool:
     """Tell whether two values of a setting are equal, or paths of one file."""
     if first == second:
         return True
-    return all(
-        isinstance(path, str | Path) and Path(path).exists() for path in (first, second)
-    ) and (Path(first).samefile(second))
+    paths = [Path(value) for value in (first, second) if isinstance(value, str | Path)]
+    return len(paths) == 2 and all(path.exists() for path in paths) and paths[0].samefile(paths[1])
 
 
 def when_written(folder: Path) -> float | None:
