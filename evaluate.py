@@ -91,13 +91,9 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     from envs.registration import find_env
 
     name, backend = find_env(config.env_id)
-    own = gym.spec(name).kwargs
-    settings = {**default_rows(), **own}
+    settings = {**default_rows(), **gym.spec(name).kwargs}
     given = settings.get("scenario") is not None
-    names_rows = not given and not own.keys().isdisjoint(ROWS)
-    wanted = {key: settings[key] for key in ROWS} if names_rows else {}
-    if not given and name != FLAGSHIP:
-        wanted["detector"] = backend
+    wanted = {} if given else settings_of_run(name, backend, settings)
     if given and config.run is None and "run" not in settings:
         raise InputError(
             f"{name} is registered with a scenario of its own, which holds no rows out; name a run"
@@ -134,6 +130,15 @@ def default_rows() -> dict[str, Any]:
 
     parameters = signature(make_core).parameters
     return {name: parameters[name].default for name in ROWS}
+
+
+def settings_of_run(name: str, backend: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run of the env `name` has: its rows, where it names some, and its backend."""
+    import gymnasium as gym
+
+    names_rows = not gym.spec(name).kwargs.keys().isdisjoint(ROWS)
+    wanted = {key: settings[key] for key in ROWS} if names_rows else {}
+    return wanted if name == FLAGSHIP else {**wanted, "detector": backend}
 
 
 def chosen_run(

@@ -5,8 +5,7 @@ its workers were at, a further run adds what is missing, and two runs may share 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -17,15 +16,14 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import data
 from agents.monitor import TOTALS, totals
 from benchmarks.methods import Factory, Method, find_methods
 from benchmarks.settings import GridSettings
+from benchmarks.threads import single_thread
 from common.errors import InputError, reason
 from common.files import read_json, replacing, write_json
 from common.names import check_names
@@ -247,18 +245,6 @@ def search_totals(method: Method) -> dict[str, float]:
 def split(source: str, protocol: str, seed: int) -> data.Split:
     """Load and split a set; the methods of a set follow one another, so few are kept."""
     return data.split(data.load(source), protocol, seed)
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Keep numpy, scikit-learn and torch to one thread inside the block."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def read_results(folder: Path) -> pd.DataFrame:

@@ -103,7 +103,7 @@ def kept_or_run(
     A set that cannot be split or fitted gives a record of its error, and so does an algorithm that
     cannot attack the detector; these are not kept.
     """
-    from benchmarks.grid import single_thread
+    from benchmarks.threads import single_thread
 
     asked = dict.fromkeys((RANDOM, *settings.algos))
     attack = f"{settings.protocol}-{settings.timesteps}-{settings.seed}"

@@ -17,8 +17,8 @@ from sklearn.datasets import make_classification
 from torch.utils.flop_counter import FlopCounterMode
 
 import detectors
-from benchmarks.grid import single_thread
 from benchmarks.methods import METHODS, Factory, Method, supervised
+from benchmarks.threads import single_thread
 from detectors.mamba_moe import MambaMoEDetector
 from detectors.replay import replay_set
 

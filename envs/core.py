@@ -163,8 +163,6 @@ class LatentCore:
 
     def novelty(self, scaled: Tensor) -> Tensor:
         """Distance of scaled rows (n, d) to the bank in gate radii, clipped to [0, 1]."""
-        if len(self.bank) == 0:
-            return torch.ones(len(scaled))
         return (nearest_distance(scaled, self.scaled_bank) / self.scenario.gate.radius).clamp(max=1)
 
     def step(self, actions: np.ndarray) -> Step:

@@ -77,11 +77,7 @@ def farthest(rows: Tensor, references: Tensor, n: int) -> Tensor:
     """
     if len(rows) <= n:
         return torch.arange(len(rows))
-    if len(references):
-        distance = nearest_distance(rows, references)
-    else:
-        distance = torch.full((len(rows),), torch.inf)
-    chosen = []
+    distance, chosen = nearest_distance(rows, references), []
     for _ in range(n):
         chosen.append(int(distance.argmax()))
         distance = torch.minimum(distance, (rows - rows[chosen[-1]]).norm(dim=1))
@@ -90,10 +86,12 @@ def farthest(rows: Tensor, references: Tensor, n: int) -> Tensor:
 
 
 def nearest_distance(rows: Tensor, references: Tensor) -> Tensor:
-    """Euclidean distance of each row (n, d) to the nearest of the references (m, d).
+    """Euclidean distance of each row (n, d) to the nearest of the references (m, d); inf for none.
 
     What a row adds to all its squared distances is added to the least of them only.
     """
+    if not len(references):
+        return rows.new_full((len(rows),), torch.inf)
     squares = references.square().sum(dim=1)
     least = [
         torch.addmm(squares, block, references.T, alpha=-2).amin(dim=1)
