@@ -15,7 +15,7 @@ from common.files import replacing
 from detectors.base import Detector
 from detectors.dense import DenseMixture
 from detectors.mamba_moe import MambaMoEDetector
-from detectors.onnx import LOG_ODDS
+from detectors.onnx_model import LOG_ODDS
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 

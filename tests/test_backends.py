@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -11,17 +12,20 @@ from threading import Lock
 
 import gymnasium as gym
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
+from scipy.special import expit
 from skl2onnx import to_onnx
 from sklearn import config_context
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.datasets import load_wine
 from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 from sklearn.tree import DecisionTreeClassifier
@@ -910,6 +914,39 @@ def test_onnx_scorer_scores_as_what_it_was_made_from(exported, rows, tmp_path):
     write_json(tmp_path / "settings.json", {"n_features": X.shape[1]})
     with pytest.raises(InputError, match="another version; train it again"):
         detectors.load(f"onnx:{path}", tmp_path)
+
+
+def test_onnx_scorer_stays_what_it_was_when_its_file_is_replaced(exported, rows, tmp_path):
+    (X, y), path = rows, tmp_path / "model.onnx"
+    shutil.copy(exported[0], path)
+    detector = detectors.make(f"onnx:{path}").fit(X, y)
+    scores = detector.decision_function(X)
+    other = to_onnx(LinearRegression().fit(X, 1 - y), X[:1].astype(np.float32))
+    path.write_bytes(other.SerializeToString())
+    copies = [copy.deepcopy(detector), pickle.loads(pickle.dumps(detector))]
+    path.unlink()
+    for scorer in (detector, *copies):
+        scorer.save(tmp_path / "saved")
+        loaded = detectors.load(f"onnx:{path}", tmp_path / "saved")
+        np.testing.assert_array_equal(scorer.decision_function(X), scores)
+        np.testing.assert_array_equal(loaded.decision_function(X), scores)
+
+
+def test_onnx_model_may_keep_its_weights_beside_it_until_it_is_saved(rows, tmp_path):
+    (X, y), path = rows, tmp_path / "model.onnx"
+    network = MLPClassifier(4, max_iter=5, random_state=0)
+    with pytest.warns(ConvergenceWarning):
+        model = to_onnx(network.fit(X, y), X[:1].astype(np.float32), options={"zipmap": False})
+    for weights in model.graph.initializer:
+        raw = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights), weights.name)
+        weights.CopyFrom(raw)
+    onnx.save(model, path, save_as_external_data=True, size_threshold=64, location="weights")
+    detector = copy.deepcopy(detectors.make(f"onnx:{path}").fit(X, y))
+    probabilities = expit(detector.decision_function(X))
+    np.testing.assert_allclose(probabilities, network.predict_proba(X)[:, 1], atol=1e-5)
+    detector.save(tmp_path / "saved")
+    with pytest.raises(InputError, match="as one file"):
+        detectors.load(f"onnx:{path}", tmp_path / "saved")
 
 
 def test_confident_onnx_classifier_keeps_its_ranking(plain, tmp_path):
