@@ -11,7 +11,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from time import process_time
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -22,6 +22,7 @@ from tqdm import tqdm
 import data
 from agents.monitor import TOTALS, totals
 from benchmarks.methods import Factory, Method, find_methods
+from benchmarks.processes import in_processes
 from benchmarks.settings import GridSettings
 from benchmarks.threads import single_thread
 from common.errors import InputError, reason
@@ -45,12 +46,19 @@ COLUMNS = [
 ]
 
 
+class Source(NamedTuple):
+    """Where a set is, as `data.load` takes it, and the digest of its rows."""
+
+    path: str
+    digest: str
+
+
 @dataclass(frozen=True)
 class Cell:
     """One fit and its scores: the set's name and source, protocol, seed and method."""
 
     set: str
-    source: str
+    source: Source
     protocol: str
     seed: int
     method: str
@@ -65,21 +73,17 @@ class Cell:
         return self.set, self.protocol, self.seed, self.method
 
 
-def find_sets(sources: Sequence[str], out: Path, read_only: bool = False) -> dict[str, str]:
+def find_sets(sources: Sequence[str], out: Path, read_only: bool = False) -> dict[str, Source]:
     """Name the sets of `sources`, cheapest first; a folder stands for its .npz files.
 
     A digest of their rows is kept in the folder `out`, unless that is `read_only`.
 
-    Returns:
-        the source, as `data.load` takes it, of each name.
-
     Raises:
-        InputError: a source cannot be loaded, a folder holds no set, two have the same name, or
-            the folder `out` keeps results of other rows under that name.
+        InputError: a source cannot be loaded, a folder holds no set, a name cannot be one of a
+            file here, two have the same, or the folder `out` keeps results of other rows under it.
     """
     cost: dict[str, int] = {}
-    found: dict[str, str] = {}
-    digests: dict[str, str] = {}
+    sets: dict[str, Source] = {}
     for source in sources:
         files = sorted(Path(source).glob("[!.]*.npz")) if Path(source).is_dir() else [source]
         if not files:
@@ -87,22 +91,39 @@ def find_sets(sources: Sequence[str], out: Path, read_only: bool = False) -> dic
         for file in map(str, files):
             table = data.load(file)
             name = table.name.removeprefix(PREFIX) if file.startswith(PREFIX) else Path(file).stem
-            if found.setdefault(name, file) != file:
-                raise InputError(f"{found[name]} and {file} are both called {name}; rename one.")
+            if not is_plain(name):
+                raise InputError(f"Results cannot be kept under the name of {file}; rename it.")
+            first = sets.setdefault(name, Source(file, digest(table))).path
+            if not same_place(first, file):
+                raise InputError(f"{first} and {file} are both called {name}; rename one.")
             cost[name] = min(len(table.y), MAX_ROWS) * table.X.shape[1]
-            digests[name] = sha256(table.X.tobytes() + table.y.tobytes()).hexdigest()
-    check_digests(digests, out)
+    check_digests(sets, out)
     if not read_only:
-        for name, digest in digests.items():
-            write_json(digest_file(out, name), digest)
-    return {name: found[name] for name in sorted(found, key=cost.__getitem__)}
+        for name, found in sets.items():
+            write_json(digest_file(out, name), found.digest)
+    return {name: sets[name] for name in sorted(sets, key=cost.__getitem__)}
 
 
-def check_digests(digests: Mapping[str, str], out: Path) -> None:
+def is_plain(name: str) -> bool:
+    """Tell whether a name is one of a visible file and of text."""
+    return not name.startswith(".") and name.isprintable()
+
+
+def digest(table: data.Table) -> str:
+    """Return what tells a table's rows and labels from others."""
+    return sha256(table.X.tobytes() + table.y.tobytes()).hexdigest()
+
+
+def same_place(first: str, second: str) -> bool:
+    """Tell whether two sources are one, such as a file by its relative and its absolute path."""
+    return first == second or Path(first).resolve() == Path(second).resolve()
+
+
+def check_digests(sets: Mapping[str, Source], out: Path) -> None:
     """Raise `InputError` where the folder `out` keeps results of other rows of the same name."""
-    for name, digest in digests.items():
+    for name, source in sets.items():
         file = digest_file(out, name)
-        changed = file.exists() and read_json(file) != digest
+        changed = file.exists() and read_json(file) != source.digest
         if changed and any(map(is_finished, cells_of(name, out))):
             raise InputError(
                 f"{out} keeps results of other rows called {name}; rename the set, or pass another"
@@ -178,11 +199,8 @@ def run_cells(
     left = [cell for cell in cells if cell.key not in finished]
     done = [{"auroc": finished[cell.key], "error": ""} for cell in cells if cell.key in finished]
     jobs = (joblib.delayed(run_cell)(cell, methods[cell.method], folder) for cell in left)
-    with (
-        tqdm(total=len(cells), initial=len(done), unit="cell") as bar,
-        joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1),
-    ):
-        for result in joblib.Parallel(return_as="generator_unordered", batch_size=1)(jobs):
+    with tqdm(total=len(cells), initial=len(done), unit="cell") as bar:
+        for result in in_processes(jobs, workers):
             done.append(result)
             show(bar, done)
 
@@ -242,14 +260,25 @@ def search_totals(method: Method) -> dict[str, float]:
 
 
 @lru_cache(maxsize=4)
-def split(source: str, protocol: str, seed: int) -> data.Split:
-    """Load and split a set; the methods of a set follow one another, so few are kept."""
-    return data.split(data.load(source), protocol, seed)
+def split(source: Source, protocol: str, seed: int) -> data.Split:
+    """Load and split a set; the methods of a set follow one another, so few are kept.
+
+    Raises:
+        InputError: the rows are no longer those that were found.
+    """
+    table = data.load(source.path)
+    if digest(table) != source.digest:
+        raise InputError(f"{source.path} has changed since the run began; repeat the command.")
+    return data.split(table, protocol, seed)
 
 
 def read_results(folder: Path) -> pd.DataFrame:
-    """Read every kept cell of a folder, failed ones included, in the order of their keys."""
+    """Read every kept cell of a folder, failed ones included, in the order of their keys.
+
+    What `benchmarks.search` keeps in the same folder are lists.
+    """
     files = sorted((folder / "cells").glob("*/[!.]*.json"))
-    results = pd.DataFrame([read_json(file) for file in files], columns=COLUMNS)
+    cells = [kept for kept in map(read_json, files) if isinstance(kept, dict)]
+    results = pd.DataFrame(cells, columns=COLUMNS)
     results = results.astype({"auroc_unhardened": float})  # no figure at all has no type
     return results.sort_values(KEY, ignore_index=True)

@@ -6,7 +6,7 @@ python -m benchmarks.search --data FOLDER
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import pandas as pd
@@ -18,6 +18,9 @@ from common.command import run_command
 from common.errors import InputError, check_at_least, reason
 from common.files import read_json, write_json
 from common.names import check_names
+
+if TYPE_CHECKING:
+    from benchmarks.grid import Source
 
 FOUND = ["bypasses", "successes"]
 RANDOM = "random"
@@ -68,6 +71,7 @@ class SearchSettings:
 def search(settings: SearchSettings) -> pd.DataFrame:
     """Run what is missing; print and write the table of `summarise`."""
     from benchmarks.grid import find_sets
+    from benchmarks.processes import in_processes
     from benchmarks.tables import markdown, write_text
 
     settings.check()
@@ -76,12 +80,9 @@ def search(settings: SearchSettings) -> pd.DataFrame:
         for name, source in find_sets(settings.data, settings.out).items()
         for detector in dict.fromkeys(settings.detectors)
     ]
-    with joblib.parallel_config("loky", n_jobs=settings.workers, inner_max_num_threads=1):
-        jobs = (joblib.delayed(partial(kept_or_run, settings))(*cell) for cell in cells)
-        results = joblib.Parallel(return_as="generator_unordered", batch_size=1)(jobs)
-        records = [
-            record for cell in tqdm(results, total=len(cells), unit="cell") for record in cell
-        ]
+    jobs = (joblib.delayed(partial(kept_or_run, settings))(*cell) for cell in cells)
+    results = tqdm(in_processes(jobs, settings.workers), total=len(cells), unit="cell")
+    records = [record for cell in results for record in cell]
     failed = [record for record in records if "error" in record]
     attacks = [record for record in records if "error" not in record]
     if not attacks:
@@ -96,7 +97,7 @@ def search(settings: SearchSettings) -> pd.DataFrame:
 
 
 def kept_or_run(
-    settings: SearchSettings, name: str, source: str, detector: str
+    settings: SearchSettings, name: str, source: "Source", detector: str
 ) -> list[dict[str, Any]]:
     """Return the records of a cell, from its file or else by running it.
 
@@ -122,7 +123,7 @@ def kept_or_run(
 
 
 def run(
-    settings: SearchSettings, name: str, source: str, detector: str, algos: list[str]
+    settings: SearchSettings, name: str, source: "Source", detector: str, algos: list[str]
 ) -> list[dict[str, Any]]:
     """Harden, freeze and attack; return one record an algorithm: its counts, or its error."""
     import benchmarks.methods  # noqa: F401  registers backends
@@ -130,15 +131,15 @@ def run(
     from agents.hardening import harden
     from agents.monitor import SearchMonitor
     from agents.settings import HardeningSettings
+    from benchmarks.grid import split
     from common.randomness import global_seed
-    from data import load, split
     from envs.sb3 import SB3VecEnv
     from envs.vector import LatentAnomalyVectorEnv
 
     cell = {"set": name, "detector": detector}
     loop = HardeningSettings(detector=detector)
     try:
-        halves = split(load(source), settings.protocol, settings.seed)
+        halves = split(source, settings.protocol, settings.seed)
         hardened = harden(halves.X_train, halves.y_train, loop, settings.seed)
     except Exception as error:
         return [{**cell, "error": reason(error)}]

@@ -9,6 +9,7 @@ from common.files import replacing
 from data import PROTOCOLS
 
 MEAN = "mean of the protocols"
+EXACT = 12  # decimals; what differs after them are rounding errors of means
 
 
 def comparable(results: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +41,7 @@ def per_set(results: pd.DataFrame, measure: str) -> pd.DataFrame:
     seeds_averaged = comparable(results).pivot_table(
         index=["set", "protocol"], columns="method", values=measure
     )
-    return seeds_averaged.groupby("set").mean()
+    return seeds_averaged.groupby("set").mean().round(EXACT)
 
 
 def summarise(results: pd.DataFrame, reference: str) -> pd.DataFrame:
@@ -98,9 +99,10 @@ def p_value(first: pd.Series, second: pd.Series) -> float:
     """
     if first.empty:
         return float("nan")
-    if (first == second).all():
+    differences = (first - second).round(EXACT)
+    if (differences == 0).all():
         return 1.0
-    return float(wilcoxon(first, second).pvalue)
+    return float(wilcoxon(differences).pvalue)
 
 
 DIGITS = {

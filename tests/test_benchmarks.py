@@ -1,9 +1,12 @@
 """The grid, its tables, the peers and the ablation's variants."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -23,7 +26,7 @@ from agents.hardening import Hardened, harden
 from agents.settings import HardeningSettings
 from benchmarks import ablation, tables
 from benchmarks.devnet import DevNet, ScoringNetwork, deviation_loss
-from benchmarks.grid import find_sets, read_results, run_grid
+from benchmarks.grid import Source, find_sets, read_results, run_grid
 from benchmarks.methods import METHODS, OURS, PEERS, Peer
 from benchmarks.search import SearchSettings, run, search
 from benchmarks.search import summarise as summarise_search
@@ -178,6 +181,49 @@ def test_bad_settings_are_refused(settings, tmp_path):
     same = tuple(str(tmp_path / name) for name in ("a", "b"))
     with pytest.raises(InputError, match="both called same"):
         run_grid(replace(settings, data=same), table)
+    (tmp_path / "a" / "same.npz").rename(tmp_path / ".hidden.npz")
+    with pytest.raises(InputError, match=r"name of .*hidden.npz; rename it"):
+        run_grid(replace(settings, data=(str(tmp_path / ".hidden.npz"),)), table)
+
+
+def test_a_set_by_two_paths_is_one(settings, tmp_path, monkeypatch):
+    X, y = blobs()
+    np.savez(tmp_path / "mine.npz", X=X, y=y)
+    monkeypatch.chdir(tmp_path)
+    both = replace(settings, data=("mine.npz", str(tmp_path / "mine.npz")))
+    assert len(run_grid(both, first_column()[0])) == 6
+
+
+def test_rows_that_change_while_a_run_goes_on_are_refused(settings, tmp_path):
+    file, (X, y) = tmp_path / "mine.npz", blobs()
+    np.savez(file, X=X, y=y)
+
+    def change(n: int) -> None:
+        np.savez(file, X=X[:-5], y=y[:-5])
+
+    mine = replace(settings, data=(str(file),), protocols=("full",))
+    results = run_grid(mine, first_column(change)[0])
+    assert not results["error"][0]
+    assert "mine.npz has changed since the run began" in results["error"][1]
+    results = run_grid(replace(mine, out=tmp_path / "another"), first_column()[0])
+    assert (results["n_train"] + results["n_test"]).tolist() == [len(y) - 5] * 2
+
+
+def test_a_process_that_is_killed_ends_the_run_in_one_sentence(settings):
+    def kill(n: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(InputError, match="A process was killed"):
+        run_grid(replace(settings, workers=2), first_column(kill)[0])
+
+
+def test_results_of_a_search_may_be_in_the_same_folder(settings):
+    table, fits = first_column()
+    first = run_grid(settings, table)
+    records = [kept_search("random", 2000, 10, 10)]
+    write_json(settings.out / "cells" / "catboost" / "wine-unseen-40000-0.json", records)
+    pd.testing.assert_frame_equal(run_grid(settings, table), first)
+    assert len(fits) == 12
 
 
 def test_other_rows_of_the_same_name_are_refused(settings, tmp_path):
@@ -281,6 +327,14 @@ def test_summary_agrees_with_figures_worked_out_by_hand():
     assert summary["fit, s"]["b"] == 0.5
     assert summary["score, us a row"]["b"] == pytest.approx((1 * 10 + 2 * 20 + 3 * 30) / 60)
     assert np.isnan(summary["p v. a"]["a"])
+
+
+def test_means_that_differ_by_rounding_are_ties():
+    a, b = (np.array(of_seeds) / 144 for of_seeds in ([129, 125, 121], [130, 131, 114]))
+    summary = tables.summarise(cells({"a": [a.tolist()] * 6, "b": [b.tolist()] * 6}), "a")
+    assert summary["mean rank"].tolist() == [1.5, 1.5]
+    assert summary["wins"].tolist() == [6, 6]
+    assert summary["p v. a"]["b"] == 1
 
 
 def test_p_value_is_the_exact_signed_rank_test():
@@ -804,7 +858,11 @@ def test_other_labels_of_the_same_rows_are_refused(tmp_path):
         run_grid(settings, {"first": Remembering})
 
 
-def test_search_hardens_on_the_rows_of_its_protocol_and_seed(monkeypatch):
+def wine(out: Path) -> Source:
+    return find_sets(("wine",), out)["wine"]
+
+
+def test_search_hardens_on_the_rows_of_its_protocol_and_seed(monkeypatch, tmp_path):
     asked = []
 
     def refuse(*arguments):
@@ -813,7 +871,7 @@ def test_search_hardens_on_the_rows_of_its_protocol_and_seed(monkeypatch):
 
     monkeypatch.setattr("agents.hardening.harden", refuse)
     settings = SearchSettings(("wine",), protocol="full", seed=2)
-    run(settings, "wine", "wine", "catboost", ["random"])
+    run(settings, "wine", wine(tmp_path), "catboost", ["random"])
     ((X, y, loop, seed),) = asked
     halves = data.split(data.load("wine"), "full", 2)
     np.testing.assert_array_equal(X, halves.X_train)
@@ -840,12 +898,13 @@ class Drawing:
         return self
 
 
-def test_search_attacks_with_its_seed(scenario, monkeypatch):
+def test_search_attacks_with_its_seed(scenario, monkeypatch, tmp_path):
     hardened = SimpleNamespace(scenario=scenario)
     monkeypatch.setattr("agents.hardening.harden", lambda *_: hardened)
     Drawing.drawn.clear()
     for seed in (0, 0, 1):
-        run(SearchSettings(("wine",), seed=seed), "wine", "wine", "x", [f"{__name__}:Drawing"])
+        settings, source = SearchSettings(("wine",), seed=seed), wine(tmp_path)
+        run(settings, "wine", source, "x", [f"{__name__}:Drawing"])
     first, again, other = Drawing.drawn
     assert first == again
     assert first[0] != other[0]
