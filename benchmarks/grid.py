@@ -94,7 +94,7 @@ def find_sets(sources: Sequence[str], out: Path, read_only: bool = False) -> dic
             if not is_plain(name):
                 raise InputError(f"Results cannot be kept under the name of {file}; rename it.")
             first = sets.setdefault(name, Source(file, digest(table))).path
-            if not same_place(first, file):
+            if Path(first).resolve() != Path(file).resolve():
                 raise InputError(f"{first} and {file} are both called {name}; rename one.")
             cost[name] = min(len(table.y), MAX_ROWS) * table.X.shape[1]
     check_digests(sets, out)
@@ -112,11 +112,6 @@ def is_plain(name: str) -> bool:
 def digest(table: data.Table) -> str:
     """Return what tells a table's rows and labels from others."""
     return sha256(table.X.tobytes() + table.y.tobytes()).hexdigest()
-
-
-def same_place(first: str, second: str) -> bool:
-    """Tell whether two sources are one, such as a file by its relative and its absolute path."""
-    return first == second or Path(first).resolve() == Path(second).resolve()
 
 
 def check_digests(sets: Mapping[str, Source], out: Path) -> None:
@@ -268,7 +263,9 @@ def split(source: Source, protocol: str, seed: int) -> data.Split:
     """
     table = data.load(source.path)
     if digest(table) != source.digest:
-        raise InputError(f"{source.path} has changed since the run began; repeat the command.")
+        raise InputError(
+            f"{source.path} has changed since the run began; restore it, or pass another --out."
+        )
     return data.split(table, protocol, seed)
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -142,6 +143,9 @@ def run(cases: Sequence[Case], number: int, seed: int) -> "pd.DataFrame":
 
     Returns:
         one row a figure: part, case, round, figure, value.
+
+    Raises:
+        InputError: a process was killed.
     """
     import pandas as pd
     from tqdm import tqdm
@@ -154,7 +158,13 @@ def run(cases: Sequence[Case], number: int, seed: int) -> "pd.DataFrame":
         tqdm(cases, f"round {number + 1}", unit="measurement") as bar,
     ):
         for case in bar:
-            figures = pool.submit(measure, case.task, seed, case.settings).result()
+            try:
+                figures = pool.submit(measure, case.task, seed, case.settings).result()
+            except BrokenProcessPool as error:
+                raise InputError(
+                    f"The process that measured {case.name} was killed, as happens when memory runs"
+                    " out; leave the case out with --cases."
+                ) from error
             first, value = next(iter(figures.items()))
             bar.set_postfix({"case": case.name, first: f"{value:.3g}"})
             records += [(case.part, case.name, number, *figure) for figure in figures.items()]

@@ -1,5 +1,6 @@
 """An ONNX model, asked about rows by onnxruntime."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ class OnnxModel:
     Copies and pickles hold the same content, whatever has become of the file.
 
     Args:
-        path: of the file; weights that a model keeps in files of their own are beside it.
+        path: of the file.
         content: of the file, which is read by default.
 
     Raises:
-        InputError: onnxruntime is not installed, or the file is missing or no ONNX model.
+        InputError: onnxruntime is not installed, or the file is missing, no ONNX model, or one
+            that keeps its weights in other files.
     """
 
     def __init__(self, path: str, content: bytes | None = None) -> None:
@@ -31,11 +33,11 @@ class OnnxModel:
             raise InputError(f"onnx:{path} needs onnxruntime; pip install onnxruntime.") from error
         if content is None and not Path(path).is_file():
             raise InputError(f"There is no ONNX file {path}; pass the path of an exported model.")
-        self.path, self.content = path, content or Path(path).read_bytes()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        options.add_session_config_entry(WEIGHTS_FOLDER, str(Path(path).resolve().parent))
+        options.add_session_config_entry(WEIGHTS_FOLDER, os.devnull)  # they would not be saved
         try:
+            self.path, self.content = path, content or Path(path).read_bytes()
             self.session: Any = onnxruntime.InferenceSession(
                 self.content, options, providers=["CPUExecutionProvider"]
             )

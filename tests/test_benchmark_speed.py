@@ -1,6 +1,7 @@
 """The measurements of speed, on a small scale; no test looks at a time."""
 
 import os
+import signal
 
 import pandas as pd
 import pytest
@@ -59,6 +60,16 @@ def test_cases_run_in_processes_of_their_own_and_are_written(tmp_path, capsys):
     assert all(name in printed for name in names)
     assert "one thread" in printed
     assert os.environ == environment  # the setting of one thread is theirs alone
+
+
+def kill(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(stopwatch, "measure", kill)
+    with pytest.raises(InputError, match=r"measured knn was killed, .* --cases"):
+        compare(SpeedSettings(cases=("knn",), out=tmp_path))
 
 
 def test_tables_hold_medians_and_multiples_of_the_first_case():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ import torch
 from commands import command
 from conftest import blobs, stop
 from scipy.special import expit, log_expit
+from scipy.stats import wilcoxon
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import data
@@ -181,9 +183,10 @@ def test_bad_settings_are_refused(settings, tmp_path):
     same = tuple(str(tmp_path / name) for name in ("a", "b"))
     with pytest.raises(InputError, match="both called same"):
         run_grid(replace(settings, data=same), table)
-    (tmp_path / "a" / "same.npz").rename(tmp_path / ".hidden.npz")
-    with pytest.raises(InputError, match=r"name of .*hidden.npz; rename it"):
-        run_grid(replace(settings, data=(str(tmp_path / ".hidden.npz"),)), table)
+    for name in (".hidden.npz", os.fsdecode(b"caf\xe9.npz")):
+        shutil.copy(tmp_path / "a" / "same.npz", tmp_path / name)
+        with pytest.raises(InputError, match=rf"name of .*{name}; rename it"):
+            run_grid(replace(settings, data=(str(tmp_path / name),)), table)
 
 
 def test_a_set_by_two_paths_is_one(settings, tmp_path, monkeypatch):
@@ -204,7 +207,9 @@ def test_rows_that_change_while_a_run_goes_on_are_refused(settings, tmp_path):
     mine = replace(settings, data=(str(file),), protocols=("full",))
     results = run_grid(mine, first_column(change)[0])
     assert not results["error"][0]
-    assert "mine.npz has changed since the run began" in results["error"][1]
+    assert "mine.npz has changed since the run began; restore it" in results["error"][1]
+    with pytest.raises(InputError, match="other rows called mine"):
+        run_grid(mine, first_column()[0])
     results = run_grid(replace(mine, out=tmp_path / "another"), first_column()[0])
     assert (results["n_train"] + results["n_test"]).tolist() == [len(y) - 5] * 2
 
@@ -342,6 +347,12 @@ def test_p_value_is_the_exact_signed_rank_test():
     worse = better - [0.01, 0.02, 0.03, 0.04, 0.05, 0.06]
     assert tables.p_value(better, worse) == pytest.approx(2 / 2**6)
     assert tables.p_value(better, better) == 1.0
+
+
+def test_p_value_takes_differences_for_alike_that_differ_by_rounding():
+    tenths = np.array([1, -1, 1, 3, 7, -1, 2])
+    second = pd.Series([0.2, 0.2, 0.3, 0.2, 0.1, 0.9, 0.5])
+    assert tables.p_value(second + tenths / 10, second) == wilcoxon(tenths).pvalue
 
 
 def test_p_value_of_nothing_is_missing():
@@ -877,6 +888,11 @@ def test_search_hardens_on_the_rows_of_its_protocol_and_seed(monkeypatch, tmp_pa
     np.testing.assert_array_equal(X, halves.X_train)
     np.testing.assert_array_equal(y, halves.y_train)
     assert (loop.detector, seed) == ("catboost", 2)
+
+
+def test_search_refuses_rows_that_change():
+    (record,) = run(SearchSettings(("wine",)), "wine", Source("wine", "other"), "x", ["random"])
+    assert "wine has changed since the run began" in record["error"]
 
 
 class Drawing:
