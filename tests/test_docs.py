@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import ROOT, command
+from conftest import blobs
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
@@ -39,6 +40,17 @@ def test_code_blocks_run(page, tmp_path, monkeypatch):
         example.evaluate()
     shown = (ROOT / "docs" / page).read_text()
     assert len(examples) == shown.count("```python\n") + shown.count("```bash\n")
+
+
+def test_readme_blocks_run():
+    document = Sybil([PythonCodeBlockParser()], path="..").parse(ROOT / "README.md")
+    X, y = blobs()
+    document.namespace.update(X=X, y=y, X_new=X)
+    examples = list(document.examples())
+    assert len(examples) == 2
+    for example in examples:
+        example.evaluate()
+    assert document.namespace["scores"].shape == y.shape
 
 
 def test_docs_build_without_a_warning(tmp_path):
