@@ -154,7 +154,7 @@ def differences(done: pd.DataFrame) -> pd.DataFrame:
 
 
 def policy_ratios(done: pd.DataFrame) -> pd.DataFrame:
-    """Compare what PPO and the random policy find at equal queries, by detector.
+    """Compare what PPO and the random policy find per query, by detector.
 
     The ratio is the median over the sets on which the random policy finds anything.
     """

@@ -18,6 +18,9 @@ PRIOR_DRAWS = 5000
 class DevNet:
     """The paper's network with one hidden layer, DevNet-Def, and its settings (section 4.3).
 
+    The authors' code keeps the weights of the epoch with the least loss and draws one prior for
+    all; here the last ones are kept, and each step draws its own.
+
     Args:
         hidden: units of the hidden layer.
         epochs: each is of `batches` batches.

@@ -71,7 +71,7 @@ def full(table: Table, rng: np.random.Generator) -> Split:
 
 
 def few(table: Table, rng: np.random.Generator) -> Split:
-    """Label five training anomalies; the others stay among the rows labelled 0."""
+    """Label at most five training anomalies; the others stay among the rows labelled 0."""
     train, test = partition(table.y, rng)
     labelled = rng.permutation(np.flatnonzero(table.y[train]))[:FEW]
     y_train = np.zeros_like(train)
@@ -83,9 +83,9 @@ def unseen(table: Table, rng: np.random.Generator) -> Split:
     """Train on some clusters of the anomalies and test on the others.
 
     Clusters are the true kinds where the table knows two or more, taken as known from the lowest;
-    else those of k-means, in random order. Clusters are known until about half of the anomalies
-    are. Training keeps normal rows and anomalies of known clusters, the test set normal rows and
-    anomalies of unseen ones.
+    else those of k-means, in random order. As many are known as come nearest to half of the
+    anomalies, which may be far from it where clusters differ in size. Training keeps normal rows
+    and anomalies of known clusters, the test set normal rows and anomalies of unseen ones.
     """
     train, test = partition(table.y, rng)
     cluster, order = anomaly_clusters(table, train, rng)

@@ -14,7 +14,8 @@ MIN_WIDTH = 1e-3  # of a bin, in scaled units
 class PiecewiseLinearEncoding(nn.Module):
     """Scaled columns followed by their piecewise-linear encoding (Gorishniy et al. 2022).
 
-    Bin edges are the training quantiles, so the sum over a column's bins is its quantile map.
+    Bin edges are the training quantiles, and unlike the paper's the first and the last bin are
+    clipped, too, so the sum over a column's bins is its quantile map times their number.
     Where quantiles coincide, as in columns with few values, bins follow each other by a narrow
     step, so that always one bin is filled after the other.
     """

@@ -24,7 +24,7 @@ class ConditionalVAE(Generator):
     Args:
         latent_dim: length of a latent vector.
         hidden: width of the two hidden layers of encoder and decoder.
-        steps: Adam steps; each sees 256 rows, half of them known anomalies where there are any.
+        steps: Adam steps; each sees 256 rows, half of which on average have label 1 where any do.
         beta: weight of the Kullback-Leibler term against the summed squared error.
         random_state: seed of weights, batches and noise.
         progress: show a progress bar.
