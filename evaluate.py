@@ -177,7 +177,7 @@ def both_scenarios(run: "Run") -> "tuple[dict[str, Scenario], np.ndarray, np.nda
     """
     from envs.scenario import load_scenario
 
-    X_test, y_test = run.rows("X_test", "y_test")
+    X_test, y_test = run.held_out()
     hardened = load_scenario(str(run.folder))
     scenarios = {
         "before hardening": replace(hardened, detector=run.detector("unhardened")),

@@ -3,6 +3,7 @@
 from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import detectors
@@ -70,7 +71,7 @@ class SwiftHydra(TwoClassClassifier):
         self.random_state = random_state
         self.progress = progress
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train and harden on rows `X`, float (n, d), and labels `y`, int (n,).
 
         Labels are 1 for a known anomaly and 0 for everything else; both must occur. Of any other
@@ -81,9 +82,9 @@ class SwiftHydra(TwoClassClassifier):
             InputError: an unknown detector, generator or agent, or a setting out of range.
         """
         with all_or_nothing(self):
-            X, y = validate_data(self, X, y, dtype=np.float64, force_writeable=True)
-            self.classes_, labels = encode_labels(y)
-            return self._harden(X, labels)
+            rows, given = validate_data(self, X, y, dtype=np.float64, force_writeable=True)
+            self.classes_, labels = encode_labels(given)
+            return self._harden(rows, labels)
 
     def _harden(self, X: np.ndarray, y: np.ndarray) -> Self:
         calibrated = self._detector_is_calibrated(y)
@@ -124,7 +125,7 @@ class SwiftHydra(TwoClassClassifier):
             raise InputError("One row only is labelled 0; add others, or leave out contamination.")
         return calibrated
 
-    def decision_function(self, X: np.ndarray) -> np.ndarray:
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,).
 
         Raises:

@@ -16,6 +16,7 @@ from agents.agent import save_agent
 from agents.hardening import Hardened
 from common.errors import InputError
 from common.files import read_json, reading_saved, replacing, write_json
+from common.rows import checked_rows
 from common.tensors import load_tensors, save_tensors
 from data import Split, Table
 from detectors.base import Detector
@@ -42,6 +43,14 @@ class Run:
         with reading_saved(self.folder):
             return [tensors[name].numpy() for name in names]
 
+    def held_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the held-out rows, float64 (n, d), and their labels, int64 (n,)."""
+        with reading_saved(self.folder):
+            X, y = checked_rows(*self.rows("X_test", "y_test"))
+            if X.shape[1] != len(self.feature_names()):
+                raise ValueError("The held-out rows have other columns.")
+            return X, y
+
     def feature_names(self) -> list[str]:
         """Return the names of the rows' columns, in their order."""
         names = read_json(self.folder / "columns.json")
@@ -66,8 +75,19 @@ class Run:
                 ) from error
 
     def detector(self, name: str = "detector") -> Detector:
-        """Load the hardened detector, or `unhardened`, the one before."""
-        return detectors.load(self.config["detector"], self.folder / name)
+        """Load the hardened detector, or `unhardened`, the one before.
+
+        Raises:
+            InputError: it cannot be loaded, or is not of the run's columns.
+        """
+        detector = detectors.load(self.config["detector"], self.folder / name)
+        n_columns = len(self.feature_names())
+        if detector.n_features_in_ != n_columns:
+            raise InputError(
+                f"{self.folder / name} learned from {detector.n_features_in_} columns, but"
+                f" columns.json beside it names {n_columns}; train again."
+            )
+        return detector
 
 
 def write_run(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
@@ -26,10 +27,10 @@ class TwoClassClassifier(ClassifierMixin, BaseEstimator, ABC):
         return tags
 
     @abstractmethod
-    def decision_function(self, X: np.ndarray) -> np.ndarray:
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,)."""
 
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Return the probabilities of normal and of anomaly, float64 (n, 2), 1/2 at `threshold_`.
 
         Raises what `decision_function` does.
@@ -37,7 +38,7 @@ class TwoClassClassifier(ClassifierMixin, BaseEstimator, ABC):
         log_odds = self.decision_function(X) - self.threshold_
         return expit(np.column_stack([-log_odds, log_odds]))
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """Return 1 where the score exceeds `threshold_`, else 0, or the labels in their stead.
 
         Raises what `decision_function` does.

@@ -78,5 +78,5 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing; the folder is not a complete run or model.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, RecursionError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not readable JSON ({error}); restore or delete it.") from None

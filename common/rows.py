@@ -5,6 +5,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_X_y
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)  # what detectors take at most
+FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # the least number that it holds in full
 
 
 def checked_rows(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from common.rows import FLOAT32_MAX
 
 LINEAR_RANGE = 3.0
 WINSOR = 0.01
+MAX_SPREAD = 100.0  # quartile distances; a normal column's deviation is 0.74 of one
 REACH = 1.0
 FAR = 1e30  # deviations; float32 holds them
 
@@ -31,6 +32,9 @@ def expand(t: Tensor) -> Tensor:
 
 class RowScaler(nn.Module):
     """Centres on the mean and scales by the deviation of the winsorised column.
+
+    Where that is still that of few far values, such as 999999 for what is missing, these are the
+    median and the distance of the quartiles.
 
     Rows in the input's units are float64, scaled rows float32. `inverse` clips to the range seen
     in `fit`, widened by one scaled unit unless a column was constant, and rounds columns that held
@@ -52,10 +56,13 @@ class RowScaler(nn.Module):
     def fit(self, X: np.ndarray) -> Self:
         """Learn the scale of `X`, float (n, d)."""
         low, high = np.quantile(X, [WINSOR, 1 - WINSOR], axis=0)
-        core = np.clip(X, low, high)
+        first, median, third = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
+        core, quartiles = np.clip(X, low, high), third - first
         spread = core.std(axis=0)
         spread = np.where(spread > 1e-12 * np.abs(core).max(axis=0), spread, X.std(axis=0))
-        self.center.copy_(torch.from_numpy(core.mean(axis=0)))
+        few_far = (quartiles > 1e-12 * np.abs(median)) & (spread > MAX_SPREAD * quartiles)
+        spread = np.where(few_far, quartiles, spread)
+        self.center.copy_(torch.from_numpy(np.where(few_far, median, core.mean(axis=0))))
         self.scale.copy_(torch.from_numpy(divisor(spread, X)))
         self.whole.copy_(torch.from_numpy((np.round(X) == X).all(axis=0)))
         scaled = self(X).double()

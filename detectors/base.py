@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from numbers import Real
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,7 +18,7 @@ from common.errors import InputError, one_line
 from common.estimators import TwoClassClassifier, all_or_nothing
 from common.gradients import gradients_on
 from common.labels import encode_labels
-from common.rows import FLOAT32_MAX
+from common.rows import FLOAT32_MAX, FLOAT32_TINY
 from common.seeds import RandomState, as_seed
 
 
@@ -50,10 +50,10 @@ class Detector(TwoClassClassifier):
 
     def fit(
         self,
-        X: np.ndarray,
-        y: np.ndarray,
-        sample_weight: np.ndarray | None = None,
-        synthetic: np.ndarray | None = None,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        synthetic: ArrayLike | None = None,
     ) -> Self:
         """Learn from scratch; a detector that refuses the rows, or is interrupted, stays as it was.
 
@@ -64,7 +64,7 @@ class Detector(TwoClassClassifier):
             synthetic: which rows were generated, bool (n,); by default none. Backends may use it.
 
         Raises:
-            ValueError: values that are not finite in float32, mismatched lengths, other than two
+            ValueError: values or weights beyond float32, mismatched lengths, other than two
                 labels, or for the rows of one of them no weight where the synthetic rows are left
                 out.
             InputError: a setting is out of range, or the backend refuses the rows.
@@ -82,11 +82,11 @@ class Detector(TwoClassClassifier):
 
     def partial_fit(
         self,
-        X: np.ndarray,
-        y: np.ndarray,
-        sample_weight: np.ndarray | None = None,
-        synthetic: np.ndarray | None = None,
-        classes: np.ndarray | None = None,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        synthetic: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
     ) -> Self:
         """Learn from all rows that shall count, old and new; arguments as in `fit`.
 
@@ -118,7 +118,7 @@ class Detector(TwoClassClassifier):
         """Score the rows just learned from; by default as any others."""
         return self._log_odds(X)
 
-    def decision_function(self, X: np.ndarray) -> np.ndarray:
+    def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Return the log-odds of anomaly of rows `X`, float (n, d), as float64 (n,).
 
         Raises:
@@ -127,11 +127,13 @@ class Detector(TwoClassClassifier):
             InputError: the backend does not give one finite number a row.
         """
         check_is_fitted(self)
-        if not self._is_plain(X):
-            X = validate_data(self, X, reset=False, dtype=np.float64, force_writeable=True)
-        return checked_scores(self._log_odds(X), len(X), type(self).__name__)
+        if self._is_plain(X):
+            rows = X
+        else:
+            rows = validate_data(self, X, reset=False, dtype=np.float64, force_writeable=True)
+        return checked_scores(self._log_odds(rows), len(rows), type(self).__name__)
 
-    def _is_plain(self, X: np.ndarray) -> bool:
+    def _is_plain(self, X: ArrayLike) -> TypeGuard[np.ndarray]:
         """Tell that scikit-learn's checks, ten times as slow, would find nothing to do or say."""
         return (
             type(X) is np.ndarray
@@ -177,31 +179,35 @@ class Detector(TwoClassClassifier):
 
     def _check_training(
         self,
-        X: np.ndarray,
-        y: np.ndarray,
-        sample_weight: np.ndarray | None,
-        synthetic: np.ndarray | None,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        synthetic: ArrayLike | None,
         reset: bool,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, force_writeable=True)
-        if np.abs(X).max() > FLOAT32_MAX:
+        rows, labels = validate_data(
+            self, X, y, reset=reset, dtype=np.float64, force_writeable=True
+        )
+        if np.abs(rows).max() > FLOAT32_MAX:
             raise ValueError("X holds a value beyond float32; replace it or drop its column.")
-        classes, encoded = encode_labels(y)
+        classes, encoded = encode_labels(labels)
         if not reset and not np.array_equal(classes, self.classes_):
             raise ValueError(f"The labels were {self.classes_} in fit, but now are {classes}.")
         weight = (
             sqrt_balanced_weights(encoded)
             if sample_weight is None
-            else _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+            else _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
         )
-        synthetic = np.zeros(len(y), bool) if synthetic is None else np.asarray(synthetic, bool)
-        check_consistent_length(X, synthetic)
-        if len(np.unique(encoded[~synthetic])) < 2:
+        generated = np.zeros(len(rows), bool) if synthetic is None else np.asarray(synthetic, bool)
+        check_consistent_length(rows, generated)
+        if len(np.unique(encoded[~generated])) < 2:
             raise ValueError("The rows that are not synthetic have one class; both are needed.")
-        if (np.bincount(encoded[~synthetic], weight[~synthetic]) == 0).any():
+        if (np.bincount(encoded[~generated], weight[~generated]) == 0).any():
             raise ValueError("All real rows of one class have the weight 0; both are needed.")
+        if weight[weight > 0].min() < FLOAT32_TINY or weight.sum() > FLOAT32_MAX:
+            raise ValueError("sample_weight or its sum is beyond float32; divide it by its mean.")
         self.seed_ = as_seed(self.random_state)
-        return classes, X, encoded, weight, synthetic
+        return classes, rows, encoded, weight, generated
 
 
 def check_contamination(contamination: float) -> None:

@@ -239,6 +239,7 @@ class MambaMoEDetector(Detector):
         weights = load_tensors(Path(folder) / "weights.safetensors")
         with reading_saved(folder):
             detector = cls(**settings["params"])
+            detector._check_settings()
             for name in FITTED:
                 setattr(detector, name, settings["fitted"][name])
             if not is_usable(detector.device):
@@ -253,9 +254,9 @@ class MambaMoEDetector(Detector):
 
 
 def is_usable(device: str | torch.device) -> bool:
-    """Tell whether torch knows a device and can put something on it."""
+    """Tell whether torch knows a device, can put something on it and take it back."""
     try:
-        torch.empty(1, device=torch.device(device))
+        torch.empty(1, device=torch.device(device)).cpu()
     except (AssertionError, RuntimeError, TypeError):
         return False
     return True

@@ -42,7 +42,8 @@ class Scenario:
             with another generator, one more than that of the training rows' latents.
 
     Raises:
-        InputError: the bank is no array of finite rows of d columns, or a number is out of range.
+        InputError: the detector learned from other columns, the bank is no array of finite rows of
+            d columns, or a number is out of range.
     """
 
     X: np.ndarray
@@ -58,6 +59,11 @@ class Scenario:
         check_share("synthetic_weight", self.synthetic_weight)
         if self.latent_limit is not None:
             check_positive("latent_limit", self.latent_limit)
+        if self.detector.n_features_in_ != self.X.shape[1]:
+            raise InputError(
+                f"The rows have {self.X.shape[1]} columns, but the detector learned from"
+                f" {self.detector.n_features_in_}; fit it on the rows."
+            )
         object.__setattr__(self, "bank", checked_bank(self.bank, self.X.shape[1]))
 
     @classmethod
@@ -88,11 +94,6 @@ class Scenario:
             )
         X, y = checked_rows(X, y)
         check_is_fitted(detector)
-        if detector.n_features_in_ != X.shape[1]:
-            raise InputError(
-                f"The rows have {X.shape[1]} columns, but the detector learned from"
-                f" {detector.n_features_in_}; fit it on the rows."
-            )
         if hasattr(detector, "feature_names_in_"):  # candidates are arrays
             detector = copy(detector)
             del detector.feature_names_in_
@@ -204,15 +205,16 @@ def _load(folder: Path, version: FileVersion | None) -> Scenario:
     config = read_json(folder / "config.json")
     rows = load_tensors(folder / "rows.safetensors")
     with reading_saved(folder):
-        X, y, bank = (rows[name].numpy() for name in ("X_train", "y_train", "bank"))
-        references, limit = rows["references"], rows["latent_limit"].item()
+        X, y = checked_rows(rows["X_train"], rows["y_train"])
+        bank, limit = rows["bank"].numpy(), rows["latent_limit"].item()
+        gate = FeasibilityGate(RowScaler(X.shape[1]).fit(X)).refer_to(rows["references"])
         generator, detector = config["generator"], config["detector"]
     return Scenario(
         X,
         y,
         generators.registry.load(generator).load(folder / "generator"),
         detectors.load(detector, folder / "detector"),
-        FeasibilityGate(RowScaler(X.shape[1]).fit(X)).refer_to(references),
+        gate,
         bank,
         config["synthetic_weight"],
         limit,

@@ -64,8 +64,7 @@ class Background(Generator):
         noisy = rows + rng.choice(NOISE_SCALES, size=(n, 1)) * rng.standard_normal(rows.shape)
         subset = rng.random(rows.shape) < rng.uniform(0.05, 0.6, size=(n, 1))
         subset[np.arange(n), rng.integers(rows.shape[1], size=n)] = True
-        corrupted = np.stack(
-            [noisy, np.where(subset, uniform, rows), np.where(subset, others, rows)]
-        )
-        scaled = corrupted[rng.integers(3, size=n), np.arange(n)]
+        way = rng.integers(3, size=(n, 1))
+        redrawn = np.where(subset, np.where(way == 1, uniform, others), rows)
+        scaled = np.where(way == 0, noisy, redrawn)
         return self.scaler.inverse(torch.from_numpy(scaled)).numpy()

@@ -35,7 +35,15 @@ class FeasibilityGate:
         return self.refer_to(self.scaler(normals[chosen]))
 
     def refer_to(self, references: Tensor) -> Self:
-        """Take scaled normal rows, float32 (m, d), as the support, and set the radius."""
+        """Take scaled normal rows, float32 (m, d), as the support, and set the radius.
+
+        Raises:
+            ValueError: there are none, they have other columns than the scaler, or are not finite.
+        """
+        if references.shape[1:] != self.scaler.center.shape or not len(references):
+            raise ValueError(f"References have the shape {tuple(references.shape)}.")
+        if references.dtype != torch.float32 or not references.isfinite().all():
+            raise ValueError("References are not finite numbers of 32 bits.")
         self.references = references
         nearest = nearest_other(references)
         finite = nearest[nearest.isfinite()]

@@ -1,6 +1,7 @@
 """Every algorithm of the table plays, learns where it can, and is reproducible."""
 
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import asdict, replace
@@ -28,13 +29,13 @@ from agents.hardening import harden, round_weights
 from agents.monitor import SearchCounts, SearchMonitor
 from agents.report import detection_metrics
 from agents.rollout import Arena
-from agents.runs import find_run, write_run
+from agents.runs import find_run, open_run, write_run
 from agents.settings import HardeningSettings
 from common.errors import InputError
 from common.files import write_json
 from common.imports import load_plugins
 from common.randomness import global_seed
-from common.tensors import save_tensors
+from common.tensors import load_tensors, save_tensors
 from data import Split
 from data.table import Table
 from detectors.mamba_moe import MambaMoEDetector
@@ -43,6 +44,7 @@ from envs.retrain import VectorDetectorRetrainWrapper
 from envs.sb3 import SB3VecEnv
 from envs.scenario import Scenario, load_scenario
 from envs.vector import LatentAnomalyVectorEnv
+from evaluate import both_scenarios
 from generators.background import Background
 from generators.cvae import ConditionalVAE
 from swift_hydra import SwiftHydra
@@ -563,6 +565,51 @@ def test_a_run_of_another_version_is_refused_in_one_sentence(tmp_path):
         save_tensors(tmp_path / "rows.safetensors", kept)
         with pytest.raises(InputError, match=r"another version; train it again"):
             load_scenario(str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def written(rows, tmp_path_factory):
+    X, y = rows
+    folder = tmp_path_factory.mktemp("written")
+    table, halves = Table(X, y, list("abcd"), "blobs"), Split(X, y, X[:90].copy(), y[:90].copy())
+    settings = HardeningSettings("extra-trees", "background", rounds=0, n_background=20)
+    hardened = harden(X, y, settings, seed=1)
+    write_run(folder, hardened, halves, table, {**asdict(settings), "seed": 1}, {})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("X_train", lambda X: X[:0]),
+        ("X_train", lambda X: X[:, 0]),
+        ("X_train", lambda X: X[:, 1:]),
+        ("X_train", lambda X: X * torch.nan),
+        ("y_train", lambda y: y + 5),
+        ("references", lambda r: r[:0]),
+        ("references", lambda r: r[:, 1:]),
+        ("references", lambda r: r.double()),
+        ("references", lambda r: r * torch.nan),
+        ("X_test", lambda X: X[:, 1:]),
+        ("X_test", lambda X: X * torch.nan),
+        ("y_test", lambda y: y[1:]),
+        ("y_test", lambda y: y + 5),
+    ],
+)
+def test_a_run_with_rows_of_another_one_is_refused_in_one_sentence(written, name, spoil, tmp_path):
+    folder = shutil.copytree(written, tmp_path / "run")
+    tensors = load_tensors(folder / "rows.safetensors")
+    save_tensors(folder / "rows.safetensors", {**tensors, name: spoil(tensors[name])})
+    with pytest.raises(InputError, match=r"train it again|fit it on the rows"):
+        both_scenarios(open_run(folder))
+
+
+def test_a_run_with_columns_of_another_one_is_refused_in_one_sentence(written, tmp_path):
+    folder = shutil.copytree(written, tmp_path / "run")
+    assert len(both_scenarios(open_run(folder))[1]) == 90
+    write_json(folder / "columns.json", list("abc"))
+    with pytest.raises(InputError, match=r"from 4 columns, but columns\.json beside it names 3"):
+        open_run(folder).detector()
 
 
 def test_an_algorithm_that_needs_discrete_actions_is_refused(scenario):

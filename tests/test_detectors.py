@@ -103,6 +103,9 @@ def test_broken_folder_is_one_sentence(fitted, id, tmp_path):
         with pytest.raises(InputError, match=name):
             detectors.load(id, tmp_path)
         (tmp_path / name).write_bytes(whole)
+    (tmp_path / "settings.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"settings\.json is not readable JSON"):
+        detectors.load(id, tmp_path)
 
 
 @pytest.mark.parametrize("id", BACKENDS)
@@ -462,6 +465,14 @@ def test_trees_of_the_real_rows_are_kept_while_the_bank_grows(rows, id):
 
 
 @pytest.mark.parametrize("id", BACKENDS)
+@pytest.mark.parametrize("unit", [1e-50, 1e37, 1e300])
+def test_weights_beyond_float32_are_refused(rows, id, unit):
+    X, y = rows
+    with pytest.raises(ValueError, match="beyond float32; divide it by its mean"):
+        detectors.make(id, **QUICK[id]).fit(X, y, np.full(len(y), unit))
+
+
+@pytest.mark.parametrize("id", BACKENDS)
 def test_real_anomalies_without_weight_are_refused(rows, id):
     X, y, weight, synthetic = replay_set(*rows, rows[0] + 1, 0.5)
     weight[(y == 1) & ~synthetic] = 0
@@ -518,6 +529,21 @@ def test_model_of_a_device_that_is_not_there_is_loaded_on_the_cpu(fitted, tmp_pa
     settings["params"]["device"] = "abacus"
     write_json(tmp_path / "settings.json", settings)
     assert detectors.load("mamba-moe", tmp_path).device == "cpu"
+
+
+@pytest.mark.parametrize("wrong", [{"top_k": 0}, {"steps": "x"}, {"contamination": 5}])
+def test_saved_settings_out_of_range_are_refused(fitted, wrong, tmp_path):
+    fitted["mamba-moe"].save(tmp_path)
+    settings = read_json(tmp_path / "settings.json")
+    settings["params"] |= wrong
+    write_json(tmp_path / "settings.json", settings)
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        detectors.load("mamba-moe", tmp_path)
+
+
+def test_a_device_that_gives_nothing_back_is_refused(rows):
+    with pytest.raises(InputError, match="torch device 'meta' is not there"):
+        MambaMoEDetector(device="meta").fit(*rows)
 
 
 def test_a_device_may_be_torchs_own(rows, tmp_path):

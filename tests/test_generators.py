@@ -522,6 +522,22 @@ def test_one_wild_value_leaves_the_scale_of_a_column_as_it_was(unit):
     assert scaled.mean() == pytest.approx(0, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("center", "missing"), [(0, -999), (0, 999_999), (0, -1e10), (1e12, 0), (1.6e9, 2**31 - 1)]
+)
+def test_far_values_that_stand_for_missing_ones_leave_scale_and_gate(center, missing):
+    rng = np.random.default_rng(0)
+    X = center + rng.standard_normal((900, 4))
+    X[500:, 0] += 6
+    X[rng.random(X.shape) < 0.05] = missing
+    scaled = RowScaler(4).fit(X[:500])(X[:500])
+    middle = np.abs(X[:500] - center) < 3
+    assert 0.5 < scaled[torch.from_numpy(middle)].std() < 1.2
+    feasible = make_gate(X[:500], np.zeros(500, int)).feasible
+    assert feasible(X[:500]).mean() < 0.1
+    assert feasible(X[500:]).mean() > 0.8
+
+
 def test_rows_stay_within_32_bit_floats():
     largest = float(np.finfo(np.float32).max)
     X = np.linspace(-largest, largest, 300)[:, None]

@@ -44,6 +44,11 @@ def imported(path: Path) -> set[str]:
     return names & {*ORDER, *COMMANDS}
 
 
+@pytest.mark.parametrize("package", ORDER[:6])
+def test_packages_say_that_they_are_typed(package):
+    assert (ROOT / package / "py.typed").exists()
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_down(path):
     own = path.relative_to(ROOT).parts[0].removesuffix(".py")
