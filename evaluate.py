@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import detectors
-from common.command import run_command
+from common.command import choice, run_command
 from common.errors import InputError, check_at_least
 from common.files import check_file, write_json
 from common.imports import load_plugins
@@ -49,7 +49,7 @@ class EvaluateConfig:
             hold the agent of the run.
     """
 
-    env_id: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(ENV_IDS) + "}")] = FLAGSHIP
+    env_id: Annotated[str, choice(ENV_IDS)] = FLAGSHIP
     run: Path | None = None
     runs: Path = RUNS
     episodes: int = 512

@@ -78,8 +78,10 @@ class SwiftHydra(TwoClassClassifier):
         two labels the higher one is the anomaly. A `fit` that ends in an error changes nothing.
 
         Raises:
-            ValueError: non-finite values, one class only or more than two.
-            InputError: an unknown detector, generator or agent, or a setting out of range.
+            ValueError: values that are not finite or beyond float32, mismatched lengths, or other
+                than two labels.
+            InputError: a name is unknown, a setting is out of range, a part refuses the rows or
+                fails, or one row only is labelled 0 where `contamination` needs some held out.
         """
         with all_or_nothing(self):
             rows, given = validate_data(self, X, y, dtype=np.float64, force_writeable=True)

@@ -19,7 +19,7 @@ import detectors
 import generators
 from agents.algorithms import ALGORITHMS
 from agents.settings import HardeningSettings
-from common.command import run_command
+from common.command import choice, run_command
 from common.errors import check_at_least
 from common.files import check_folder
 from common.imports import load_plugins
@@ -27,11 +27,6 @@ from common.imports import load_plugins
 if TYPE_CHECKING:
     from agents.hardening import Hardened
     from data import Split
-
-
-def choice(names: list[str]) -> object:
-    """Show the names that an option takes in --help; others that a plugin brings are taken too."""
-    return tyro.conf.arg(metavar="{" + ",".join(names) + "}")
 
 
 @dataclass(frozen=True)
@@ -47,9 +42,9 @@ class TrainConfig(HardeningSettings):
         plugin: modules to import first, which register detectors or generators of their own.
     """
 
-    detector: Annotated[str, choice(detectors.registry.choices())] = "mamba-moe"
-    generator: Annotated[str, choice(generators.registry.choices())] = "cvae"
-    algo: Annotated[str, choice([*ALGORITHMS, "module:Class"])] = "ppo"
+    detector: Annotated[str, choice(detectors.registry.choices())] = HardeningSettings.detector
+    generator: Annotated[str, choice(generators.registry.choices())] = HardeningSettings.generator
+    algo: Annotated[str, choice([*ALGORITHMS, "module:Class"])] = HardeningSettings.algo
     data: str = "digits"
     label_column: str = "label"
     protocol: str = "unseen"

@@ -21,8 +21,6 @@ class Control(ABC):
         unused: what learning agents take besides (policy, device, tensorboard_log).
     """
 
-    policy = None
-
     def __init__(self, env: VecEnv, seed: int, **unused: Any) -> None:
         self.env = env
         self.rng = np.random.default_rng(seed)

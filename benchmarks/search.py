@@ -4,7 +4,6 @@ python -m benchmarks.search --data FOLDER
 """
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +79,7 @@ def search(settings: SearchSettings) -> pd.DataFrame:
         for name, source in find_sets(settings.data, settings.out).items()
         for detector in dict.fromkeys(settings.detectors)
     ]
-    jobs = (joblib.delayed(partial(kept_or_run, settings))(*cell) for cell in cells)
+    jobs = (joblib.delayed(kept_or_run)(settings, *cell) for cell in cells)
     results = tqdm(in_processes(jobs, settings.workers), total=len(cells), unit="cell")
     records = [record for cell in results for record in cell]
     failed = [record for record in records if "error" in record]

@@ -11,9 +11,16 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import tyro
+
 from common.errors import InputError, one_line
 
 AGAIN = 1.0  # seconds between two signals, so that cleaning up after one is not cut short
+
+
+def choice(names: list[str]) -> object:
+    """Show the names that an option takes in --help; others that a plugin brings are taken too."""
+    return tyro.conf.arg(metavar="{" + ",".join(names) + "}")
 
 
 def run_command(command: Callable[[], object]) -> None:

@@ -61,6 +61,7 @@ class RowScaler(nn.Module):
         spread = core.std(axis=0)
         spread = np.where(spread > 1e-12 * np.abs(core).max(axis=0), spread, X.std(axis=0))
         few_far = (quartiles > 1e-12 * np.abs(median)) & (spread > MAX_SPREAD * quartiles)
+        few_far &= np.abs(X - median).max(axis=0) < FAR * quartiles  # else `forward` would clip
         spread = np.where(few_far, quartiles, spread)
         self.center.copy_(torch.from_numpy(np.where(few_far, median, core.mean(axis=0))))
         self.scale.copy_(torch.from_numpy(divisor(spread, X)))

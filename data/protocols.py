@@ -1,9 +1,4 @@
-"""The three ways to split a table into training and test rows.
-
-Every protocol first drops exact duplicate rows, then keeps at most 10,000 rows and parts 40 % of
-them for training, both by class. Nothing is scaled: scalers are fitted on the training rows by
-whoever trains. The same seed gives `full` and `few` the same rows.
-"""
+"""The three ways to split a table into training and test rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +39,8 @@ def split(table: Table, protocol: str, seed: int) -> Split:
     """Split `table` by one of `PROTOCOLS`; the same seed gives the same split.
 
     Exact duplicates of rows are dropped, at most 10,000 of the others are kept, and 40 % of these
-    are for training, both by class. Nothing is scaled.
+    are for training, both by class. Nothing is scaled: scalers are fitted on the training rows by
+    whoever trains. The same seed gives `full` and `few` the same rows.
 
     Raises:
         InputError: the protocol is unknown, or would leave a side without either class, or the seed

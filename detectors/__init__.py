@@ -14,6 +14,8 @@ from common.registry import Registry
 from detectors.families import FAMILIES
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from detectors.base import Detector
 
 registry: "Registry[Any]" = Registry("detector", "swift_hydra.detectors")
@@ -78,11 +80,13 @@ def load(id: str, folder: Path | str) -> "Detector":
     return AdaptedDetector.load(folder)
 
 
-def check_detector(id: str, *rows: Any, **kwargs: Any) -> list[str]:
+def check_detector(
+    id: str, X: "ArrayLike | None" = None, y: "ArrayLike | None" = None, **kwargs: Any
+) -> list[str]:
     """Say what is wrong with the backend `id`, one sentence a fault; see `detectors.check`."""
     from detectors.check import check_detector
 
-    return check_detector(id, *rows, **kwargs)
+    return check_detector(id, X, y, **kwargs)
 
 
 def export_onnx(detector: "Detector", path: Path | str, dtype: str = "float64") -> None:

@@ -5,13 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from detectors.mixture import (
-    HARDENED,
-    HARDENED_TREES,
-    REAL,
-    REAL_TREES,
-    Mixture,
-)
+from detectors.mixture import Mixture, in_order
 from detectors.tree_expert import TreeExperts
 
 
@@ -32,15 +26,7 @@ class DenseMixture(nn.Module):
         scaled, measures = self.network.measure(X)
         mamba = self.mamba(self.network.encoding(scaled, measures))
         trees = self.trees(torch.cat([scaled, measures], dim=1))
-        opinions = [
-            mamba[REAL],
-            measures[:, 2],
-            trees[REAL_TREES],
-            measures[:, 0],
-            mamba[HARDENED],
-            trees[HARDENED_TREES],
-        ]
-        return self.network.combine(torch.stack(opinions, dim=1))
+        return self.network.combine(in_order(mamba, trees, measures))
 
     def mamba(self, encoded: Tensor) -> Tensor:
         """Return the gated sum of the Mamba experts' logits, (2, n), of encoded rows, (n, m)."""

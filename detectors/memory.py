@@ -3,17 +3,17 @@
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.scaling import RowScaler
 from detectors.remembered import RememberedRows, column_contrast
-from detectors.spread import center_and_spread
+from detectors.standardised import Standardised
 
 N_MEASURES = 2
 DOUBTED = 10  # known anomalies that are half trusted
 
 
-class Memory(nn.Module):
+class Memory(Standardised):
     """Two measures of novelty: mean and least log-distance to groups of remembered normal rows.
 
     A column counts in the distance partly as much as known anomalies stand out in it: a kind not
@@ -22,16 +22,12 @@ class Memory(nn.Module):
     """
 
     column_scale: Tensor
-    center: Tensor
-    spread: Tensor
     trust: Tensor
 
     def __init__(self, n_normals: int, n_features: int) -> None:
-        super().__init__()
+        super().__init__(N_MEASURES)
         self.normals = RememberedRows(n_normals, n_features)
         self.register_buffer("column_scale", torch.ones(n_features))
-        self.register_buffer("center", torch.zeros(N_MEASURES))
-        self.register_buffer("spread", torch.ones(N_MEASURES))
         self.register_buffer("trust", torch.zeros(()))
 
     def fit(self, normals: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
@@ -59,14 +55,12 @@ class Memory(nn.Module):
         """Store the `chosen` rows and standardise; return the measures of `normals`, (n, 2)."""
         self.normals.remember(normals[chosen] * self.column_scale)
         measures = self.measures(normals, chosen)
-        center, spread = center_and_spread(measures, 1e-3)
-        self.center.copy_(center)
-        self.spread.copy_(spread)
-        return (measures - self.center) / self.spread
+        self.learn_spread(measures, 1e-3)
+        return self.standardise(measures)
 
     def forward(self, scaled: Tensor) -> Tensor:
         """Return the measures, float32 (n, 2), of scaled rows, float32 (n, d)."""
-        return (self.measures(scaled) - self.center) / self.spread
+        return self.standardise(self.measures(scaled))
 
     def measures(self, scaled: Tensor, own: Tensor | None = None) -> Tensor:
         """Mean and least log-distance, (n, 2), of scaled rows; `own` as in `RememberedRows`."""

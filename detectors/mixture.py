@@ -12,8 +12,8 @@ from detectors.memory import N_MEASURES, Memory
 from detectors.neighbour_expert import NeighbourExpert
 from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.router import NoisyTopKRouter, by_expert
-from detectors.spread import center_and_spread
 from detectors.stacked import StackedExperts
+from detectors.standardised import Standardised
 from detectors.tree_expert import TreeExperts
 
 REAL, HARDENED = range(N_HEADS)
@@ -45,7 +45,7 @@ class Sizes(NamedTuple):
     n_known: int
 
 
-class Mixture(nn.Module):
+class Mixture(Standardised):
     """Preprocessing, router and sparse Mamba experts, beside experts that see every row.
 
     Six opinions are formed of a row. Four are there before hardening: of the Mamba experts, of a
@@ -57,14 +57,12 @@ class Mixture(nn.Module):
     helps a supervised model is XGBOD's finding (Zhao & Hryniewicki 2018).
     """
 
-    center: Tensor
-    spread: Tensor
     weight: Tensor
     offset: Tensor
     stacked: StackedExperts | None
 
     def __init__(self, sizes: Sizes, device: torch.device) -> None:
-        super().__init__()
+        super().__init__(len(WEIGHTS))
         self.encoding = PiecewiseLinearEncoding(sizes.n_features, sizes.n_bins)
         self.memory = Memory(sizes.n_normals, sizes.n_features)
         n_inputs = self.encoding.n_outputs + N_MEASURES + 1
@@ -76,8 +74,6 @@ class Mixture(nn.Module):
         )
         self.neighbours = NeighbourExpert(sizes.n_normals, sizes.n_known, sizes.n_features)
         self.trees = TreeExperts(sizes.n_trees, sizes.n_hardened_trees)
-        self.register_buffer("center", torch.zeros(len(WEIGHTS)))
-        self.register_buffer("spread", torch.ones(len(WEIGHTS)))
         self.register_buffer("weight", torch.tensor(WEIGHTS))
         self.register_buffer("offset", torch.zeros(()))
 
@@ -110,9 +106,8 @@ class Mixture(nn.Module):
             scaled: scaled rows, float32 (n, d).
             measures: what remembered rows say of them, float32 (n, 3).
         """
-        *routing, others = in_blocks(self.consider, scaled, measures)
-        mamba = self.mamba(*routing)
-        return torch.cat([mamba[:, :1], others[:, :3], mamba[:, 1:], others[:, 3:]], dim=1)
+        *routing, trees = in_blocks(self.consider, scaled, measures)
+        return in_order(self.mamba(*routing).T, trees.T, measures)
 
     def mamba(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
         """Return the gated sum of the Mamba experts' logits, (n, 2); arguments as in `route`."""
@@ -123,13 +118,12 @@ class Mixture(nn.Module):
         """Look at scaled rows, (n, d), and what remembered rows say of them, (n, 3).
 
         Returns:
-            what `mamba` takes; the other four members' logits, (n, 4).
+            what `mamba` takes; the trees' logits, (n, 2).
         """
         trees = self.trees(torch.cat([scaled, measures], dim=1))
-        opinions = measures[:, 2:], trees[:, :1], measures[:, :1], trees[:, 1:]
         encoded = self.encoding(scaled, measures)
         routing = self.router.choose(self.router.gate(encoded))
-        return self.tokenizer(encoded), *routing, torch.cat(opinions, dim=1)
+        return self.tokenizer(encoded), *routing, trees
 
     def combine(self, opinions: Tensor) -> Tensor:
         """Return the log-odds of anomaly, (n,), from opinions, (n, 6).
@@ -139,8 +133,7 @@ class Mixture(nn.Module):
         normal if all say so (a noisy or): weighted log-probabilities of being normal are summed.
         `offset` moves the log-odds so that a share of the training rows labelled 0 is above 0.
         """
-        standardised = (opinions - self.center) / self.spread
-        surprise = (self.weight * F.softplus(standardised - 1)).sum(dim=1)
+        surprise = (self.weight * F.softplus(self.standardise(opinions) - 1)).sum(dim=1)
         surprise = surprise.clamp(min=1e-30)
         return surprise + torch.log(-torch.expm1(-surprise)) - self.offset
 
@@ -154,9 +147,7 @@ class Mixture(nn.Module):
             contamination: share of them that shall score above 0, so measured.
         """
         opinions = self.opinions(scaled, measures)
-        center, spread = center_and_spread(opinions, 1e-2)
-        self.center.copy_(center)
-        self.spread.copy_(spread)
+        self.learn_spread(opinions, 1e-2)
         self.offset.zero_()
         self.offset.copy_(self.combine(opinions).double().quantile(1 - contamination))
 
@@ -215,6 +206,19 @@ class Mixture(nn.Module):
         weight = gate * counted[routed] / (2 * m)
         errors = F.binary_cross_entropy_with_logits(logits, targets[routed], reduction="none")
         return 0.01 * balance + (weight * errors).sum()
+
+
+def in_order(mamba: Tensor, trees: Tensor | list[Tensor], measures: Tensor) -> Tensor:
+    """Return the opinions, float32 (n, 6), in the order of `WEIGHTS`.
+
+    Args:
+        mamba: logits of the experts' two heads, (2, n).
+        trees: logits of the two ensembles, (2, n) or two of (n,).
+        measures: what remembered rows say, (n, 3).
+    """
+    memory, _, neighbours = measures.unbind(dim=1)
+    before = mamba[REAL], neighbours, trees[REAL_TREES], memory
+    return torch.stack([*before, mamba[HARDENED], trees[HARDENED_TREES]], dim=1)
 
 
 def in_blocks(function: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> tuple[Tensor, ...]:

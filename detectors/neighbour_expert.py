@@ -1,17 +1,17 @@
 """A neighbour expert: tells whether a row is nearer to known anomalies than to normal rows."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detectors.remembered import RememberedRows, column_contrast
-from detectors.spread import center_and_spread
+from detectors.standardised import Standardised
 
 SHRINKAGE = 0.5  # of the axes' variances, relative to their mean
 NULL = 1e-6  # of the mean variance; an axis with less is a rounding error
 FOLDS = 5
 
 
-class NeighbourExpert(nn.Module):
+class NeighbourExpert(Standardised):
     """Mean log-distance to groups of normal rows, less that to groups of known anomalies.
 
     It is measured along the principal axes of the standardised columns, each divided by its
@@ -21,8 +21,6 @@ class NeighbourExpert(nn.Module):
 
     origin: Tensor
     axes: Tensor
-    center: Tensor
-    spread: Tensor
 
     def __init__(self, n_normals: int, n_known: int, n_features: int) -> None:
         super().__init__()
@@ -30,8 +28,6 @@ class NeighbourExpert(nn.Module):
         self.register_buffer("axes", torch.eye(n_features))
         self.normals = RememberedRows(n_normals, n_features)
         self.known = RememberedRows(n_known, n_features)
-        self.register_buffer("center", torch.zeros(()))
-        self.register_buffer("spread", torch.ones(()))
 
     def fit(self, normals: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
         """Learn the axes, and remember a random choice of the rows.
@@ -53,10 +49,8 @@ class NeighbourExpert(nn.Module):
         self.normals.remember(projected[chosen])
         self.known.remember(self.project(known)[self.known.choose(len(known), generator)])
         opinions = self.compare(projected, chosen)
-        center, spread = center_and_spread(opinions, 1e-4)
-        self.center.copy_(center)
-        self.spread.copy_(spread)
-        return (opinions - self.center) / self.spread
+        self.learn_spread(opinions, 1e-4)
+        return self.standardise(opinions)
 
     def project(self, scaled: Tensor) -> Tensor:
         """Bring scaled rows, (n, d), to the axes."""
@@ -71,7 +65,7 @@ class NeighbourExpert(nn.Module):
 
     def forward(self, scaled: Tensor) -> Tensor:
         """Return opinions, float32 (n,), of scaled rows, float32 (n, d)."""
-        return (self.compare(self.project(scaled)) - self.center) / self.spread
+        return self.standardise(self.compare(self.project(scaled)))
 
 
 def opinions_of_known(normals: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:

@@ -27,6 +27,9 @@ class LatentAnomalyEnv(gym.Env[np.ndarray, np.ndarray]):
     Args:
         render_mode: None or "rgb_array".
         settings: keyword arguments of `envs.core.make_core`.
+
+    Raises:
+        InputError: as `make_core` does.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
@@ -47,7 +50,10 @@ class LatentAnomalyEnv(gym.Env[np.ndarray, np.ndarray]):
         return self.core.observe()[0], {"row": self.row}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Move the latent by `action`, float32 (latent_dim,) in [-1, 1]."""
+        """Move the latent by `action`, float32 (latent_dim,) in [-1, 1].
+
+        Raises what `LatentCore.step` does.
+        """
         outcome = self.core.step(np.asarray(action)[None])
         info = {"row": self.row, **lane_info(outcome)}
         return (
@@ -59,7 +65,7 @@ class LatentAnomalyEnv(gym.Env[np.ndarray, np.ndarray]):
         )
 
     def render(self) -> np.ndarray | None:
-        """Draw normals, known anomalies, bank and candidate; uint8 (480, 640, 3)."""
+        """Draw normals, known anomalies, bank and candidate; uint8 (480, 640, 3), or None."""
         return draw_scene(self.core) if self.render_mode == "rgb_array" else None
 
 

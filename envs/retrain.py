@@ -82,8 +82,8 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
         top_l: successes, those that crowd least, that a retraining keeps.
 
     Raises:
-        InputError: the env is another one or has `DictInfoToList` in it, its detector can only be
-            queried, and `retrain_every` is no None, or a number is less than 1.
+        InputError: the env is another one or has `DictInfoToList` in it, `retrain_every` is given
+            though its detector can only be queried, or a number is less than 1.
     """
 
     def __init__(self, env: VectorEnv, retrain_every: int | None = 256, top_l: int = 256) -> None:

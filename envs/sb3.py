@@ -1,6 +1,5 @@
 """The Stable-Baselines3 face: a `VecEnv` around any same-step Gymnasium vector env."""
 
-from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
@@ -12,6 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from common.errors import InputError
+from envs.vector import lanes_to_reset
 
 
 class SB3VecEnv(VecEnv):
@@ -45,9 +45,9 @@ class SB3VecEnv(VecEnv):
         self._reset_options()
         if not all(data_equivalence(other, options, exact=True) for other in given):
             raise InputError("The lanes of one vector env are reset alike; give them one dict.")
+        lanes = lanes_to_reset(options, self.num_envs)  # before an env takes the mask out
         observations, infos = self.env.reset(seed=self._seeds[0], options=options or None)
         self._reset_seeds()
-        lanes = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
         for lane, told in enumerate(by_lane(infos, self.num_envs)):
             if lanes[lane]:
                 self.reset_infos[lane] = told
@@ -113,10 +113,6 @@ class SB3VecEnv(VecEnv):
         while isinstance(env, VectorWrapper) and not hasattr(env, name):
             env = env.env
         return env
-
-    def get_images(self) -> Sequence[np.ndarray | None]:
-        """Return no images."""
-        return [None] * self.num_envs
 
 
 def by_lane(infos: dict[str, Any], num_envs: int) -> list[dict[str, Any]]:

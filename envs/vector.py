@@ -102,20 +102,18 @@ class LatentAnomalyVectorEnv(VectorEnv):
         truncated = (self.core.elapsed >= limit).numpy()
         done = terminated | truncated
         info = outcome.info()
-        going_on = self._step_info(info, ~done)
-        if not done.any():
-            return observations, outcome.reward.double().numpy(), terminated, truncated, going_on
-        infos = {
-            "final_obs": _object_array(observations, done),
-            "_final_obs": done.copy(),
-            "final_info": self._step_info(info, done),
-            "_final_info": done.copy(),
-            **going_on,
-        }
-        self._start(done)
-        everywhere = np.ones(self.num_envs, dtype=np.bool_)
-        infos.update(self._row_info(everywhere))
-        return self.core.observe(), outcome.reward.double().numpy(), terminated, truncated, infos
+        infos = self._step_info(info, ~done)
+        if done.any():
+            infos |= {
+                "final_obs": _object_array(observations, done),
+                "_final_obs": done.copy(),
+                "final_info": self._step_info(info, done),
+                "_final_info": done.copy(),
+            }
+            self._start(done)
+            infos |= self._row_info(np.ones_like(done))
+            observations = self.core.observe()
+        return observations, outcome.reward.double().numpy(), terminated, truncated, infos
 
     def _start(self, lanes: np.ndarray, options: dict[str, Any] | None = None) -> None:
         chosen = np.flatnonzero(lanes)

@@ -76,9 +76,7 @@ class ConditionalVAE(Generator):
     def _train(self, X: np.ndarray, y: np.ndarray, steps: int, noise: torch.Generator) -> None:
         rows, labels = self.scaler(X), float_tensor(y)
         odds = torch.from_numpy(1 / np.bincount(y, minlength=2)[y])
-        optimizer = torch.optim.Adam(
-            [*self.encoder.parameters(), *self.decoder.parameters()], lr=2e-3
-        )
+        optimizer = torch.optim.Adam(self.parameters(), lr=2e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         bar = tqdm(range(steps), "cvae", unit="step", leave=False, disable=not self.progress)
         for step in bar:

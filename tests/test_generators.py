@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -421,6 +421,8 @@ def test_gate_survives_one_row_and_constant_columns(normals):
         elements=st.floats(-1e6, 1e6),
     )
 )
+@example(np.array([[-2.2e-309], [-1], [0], [0], [0]]))
+@example(np.array([[1e-40]] * 30 + [[0]] * 68 + [[1], [2]]))
 def test_scaling_is_inverted_within_the_rows_own_range(X):
     scaler = RowScaler(X.shape[1]).fit(X)
     scaled = scaler(X)
