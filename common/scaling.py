@@ -13,6 +13,7 @@ from common.rows import FLOAT32_MAX
 
 LINEAR_RANGE = 3.0
 WINSOR = 0.01
+QUANTILES = WINSOR, 0.25, 0.5, 0.75, 1 - WINSOR
 MAX_SPREAD = 100.0  # quartile distances; a normal column's deviation is 0.74 of one
 REACH = 1.0
 FAR = 1e30  # deviations; float32 holds them
@@ -30,11 +31,24 @@ def expand(t: Tensor) -> Tensor:
     return torch.where(t.abs() <= LINEAR_RANGE, t, t.sign() * tail)
 
 
-class RowScaler(nn.Module):
-    """Centres on the mean and scales by the deviation of the winsorised column.
+def center_and_spread(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the deviation of winsorised columns of `X`, (n, d); float64 (d,) each.
 
-    Where that is still that of few far values, such as 999999 for what is missing, these are the
-    median and the distance of the quartiles.
+    Where these are of few far values, such as 999999 for what is missing, they are the median and
+    the distance of the quartiles; not where that is so small that `RowScaler` would clip the far
+    values.
+    """
+    low, first, median, third, high = np.quantile(X, QUANTILES, axis=0)
+    core, quartiles = np.clip(X, low, high), third - first
+    spread = core.std(axis=0)
+    spread = np.where(spread > 1e-12 * np.abs(core).max(axis=0), spread, X.std(axis=0))
+    few_far = (quartiles > 1e-12 * np.abs(median)) & (spread > MAX_SPREAD * quartiles)
+    few_far &= np.abs(X - median).max(axis=0) < FAR * quartiles
+    return np.where(few_far, median, core.mean(axis=0)), np.where(few_far, quartiles, spread)
+
+
+class RowScaler(nn.Module):
+    """Centres columns and scales them by their spread, see `center_and_spread`.
 
     Rows in the input's units are float64, scaled rows float32. `inverse` clips to the range seen
     in `fit`, widened by one scaled unit where a column had more than two values, and rounds columns
@@ -55,15 +69,8 @@ class RowScaler(nn.Module):
 
     def fit(self, X: np.ndarray) -> Self:
         """Learn the scale of `X`, float (n, d)."""
-        low, high = np.quantile(X, [WINSOR, 1 - WINSOR], axis=0)
-        first, median, third = np.quantile(X, [0.25, 0.5, 0.75], axis=0)
-        core, quartiles = np.clip(X, low, high), third - first
-        spread = core.std(axis=0)
-        spread = np.where(spread > 1e-12 * np.abs(core).max(axis=0), spread, X.std(axis=0))
-        few_far = (quartiles > 1e-12 * np.abs(median)) & (spread > MAX_SPREAD * quartiles)
-        few_far &= np.abs(X - median).max(axis=0) < FAR * quartiles  # else `forward` would clip
-        spread = np.where(few_far, quartiles, spread)
-        self.center.copy_(torch.from_numpy(np.where(few_far, median, core.mean(axis=0))))
+        center, spread = center_and_spread(X)
+        self.center.copy_(torch.from_numpy(center))
         self.scale.copy_(torch.from_numpy(divisor(spread, X)))
         self.whole.copy_(torch.from_numpy((np.round(X) == X).all(axis=0)))
         scaled = self(X).double()
