@@ -51,8 +51,8 @@ class RowScaler(nn.Module):
     """Centres columns and scales them by their spread, see `center_and_spread`.
 
     Rows in the input's units are float64, scaled rows float32. `inverse` clips to the range seen
-    in `fit`, widened by one scaled unit where a column had more than two values, and rounds columns
-    that held whole numbers only.
+    in `fit`, widened by one scaled unit unless a column was constant, and rounds columns that held
+    whole numbers only: where 1 is rare among 0, a 2 is within that unit.
     """
 
     center: Tensor
@@ -74,9 +74,7 @@ class RowScaler(nn.Module):
         self.scale.copy_(torch.from_numpy(divisor(spread, X)))
         self.whole.copy_(torch.from_numpy((np.round(X) == X).all(axis=0)))
         scaled = self(X).double()
-        least, most = X.min(axis=0), X.max(axis=0)
-        between = ((least < X) & (most > X)).any(axis=0)
-        reach = torch.from_numpy(np.where(between, REACH, 0.0))
+        reach = torch.from_numpy(np.where(np.ptp(X, axis=0) > 0, REACH, 0.0))
         self.low.copy_(scaled.amin(dim=0) - reach)
         self.high.copy_(scaled.amax(dim=0) + reach)
         return self

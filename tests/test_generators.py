@@ -540,17 +540,6 @@ def test_far_values_that_stand_for_missing_ones_leave_scale_and_gate(center, mis
     assert feasible(X[500:]).mean() > 0.8
 
 
-@pytest.mark.parametrize("id", QUICK)
-def test_columns_of_0_and_1_stay_so(rows, id):
-    X, y = rows
-    flags = (np.random.default_rng(0).random((len(X), 3)) < [0.01, 0.3, 0.5]).astype(float)
-    generator = generators.make(id, **QUICK[id]).fit(np.c_[X, flags], y)
-    sampled = generator.sample(500, np.random.default_rng(0))[:, -3:]
-    assert set(sampled.flat) == {0.0, 1.0}
-    far = generator.scaler.inverse(torch.full((1, X.shape[1] + 3), 99.0))
-    assert far[0, -3:].tolist() == [1.0] * 3
-
-
 def test_rows_stay_within_32_bit_floats():
     largest = float(np.finfo(np.float32).max)
     X = np.linspace(-largest, largest, 300)[:, None]
