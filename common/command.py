@@ -1,4 +1,4 @@
-"""How a command line runs: its threads, warnings, signals and exit codes."""
+"""How a command line runs: its options' choices, threads, warnings, signals and exit codes."""
 
 import io
 import math

@@ -547,13 +547,17 @@ def test_a_run_is_played_on_as_it_was_hardened(tmp_path):
     assert loaded.latent_limit == hardened.scenario.latent_limit
 
 
-def test_a_run_that_is_written_again_is_read_again(rows, tmp_path):
+def write_small_run(folder, rows, n_background):
     X, y = rows
-    table, halves = Table(X, y, list("abcd"), "blobs"), Split(X, y, X[:9].copy(), y[:9].copy())
+    table, halves = Table(X, y, list("abcd"), "blobs"), Split(X, y, X[:90].copy(), y[:90].copy())
+    settings = HardeningSettings("extra-trees", "background", rounds=0, n_background=n_background)
+    config = {**asdict(settings), "seed": 1}
+    write_run(folder, harden(X, y, settings, seed=1), halves, table, config, {})
+
+
+def test_a_run_that_is_written_again_is_read_again(rows, tmp_path):
     for n in (50, 20):
-        settings = HardeningSettings("extra-trees", "background", rounds=0, n_background=n)
-        config = {**asdict(settings), "seed": 1}
-        write_run(tmp_path, harden(X, y, settings, seed=1), halves, table, config, {})
+        write_small_run(tmp_path, rows, n)
         os.utime(tmp_path / "config.json", (n, n))
         assert len(load_scenario(str(tmp_path)).bank) == n
 
@@ -569,12 +573,8 @@ def test_a_run_of_another_version_is_refused_in_one_sentence(tmp_path):
 
 @pytest.fixture(scope="module")
 def written(rows, tmp_path_factory):
-    X, y = rows
     folder = tmp_path_factory.mktemp("written")
-    table, halves = Table(X, y, list("abcd"), "blobs"), Split(X, y, X[:90].copy(), y[:90].copy())
-    settings = HardeningSettings("extra-trees", "background", rounds=0, n_background=20)
-    hardened = harden(X, y, settings, seed=1)
-    write_run(folder, hardened, halves, table, {**asdict(settings), "seed": 1}, {})
+    write_small_run(folder, rows, n_background=20)
     return folder
 
 
