@@ -55,7 +55,7 @@ class EvaluateConfig:
     episodes: int = 512
     seed: int = 0
     json: Path | None = None
-    compare: tuple[Path, ...] = ()
+    compare: tuple[Path, ...] | None = None
     plugin: tuple[str, ...] = ()
 
 
@@ -65,7 +65,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     if config.json is not None:
         check_file(config.json, "--json")
     load_plugins(config.plugin)
-    figures = compared(config.compare) if config.compare else attacked(config)
+    figures = attacked(config) if config.compare is None else compared(config.compare)
     if config.json is not None:
         write_json(config.json, figures)
     return figures

@@ -92,7 +92,9 @@ def write_csv(frame: "pd.DataFrame", path: Path) -> None:
     Python 3.11 does not quote that by itself, and readers take it for a line's end.
     """
     text = frame.select_dtypes(exclude="number")
-    broken = any(text[name].map(str).str.contains("\r", regex=False).any() for name in text)
+    broken = any("\r" in str(name) for name in frame) or any(
+        text[name].map(str).str.contains("\r", regex=False).any() for name in text
+    )
     frame.to_csv(path, index=False, quoting=csv.QUOTE_ALL if broken else csv.QUOTE_MINIMAL)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from common.errors import InputError
@@ -20,7 +20,7 @@ def save_tensors(path: Path | str, tensors: dict[str, Tensor]) -> None:
 def load_tensors(path: Path | str) -> dict[str, Tensor]:
     """Read named tensors; raise `InputError` where the file is missing or broken."""
     try:
-        return load_file(path)
+        return load(Path(path).read_bytes())
     except FileNotFoundError:
         raise InputError(
             f"{path} is missing; the folder is no complete run or model, or another backend's."

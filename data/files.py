@@ -59,7 +59,9 @@ def read_rows(
     X = named_features(frame, names, str(path))
     if suffix == CSV:
         numbers = frame[names]
-        frame = read_csv(path, dtype=str, keep_default_na=False)
+        frame = read_csv(
+            path, dtype=str, keep_default_na=False, skip_blank_lines=frame.shape[1] > 1
+        )
         if not verbatim:
             frame[names] = numbers
     elif frame.index.names != [None] or not frame.index.equals(pd.RangeIndex(len(frame))):
@@ -123,7 +125,7 @@ def read_named_csv(path: Path) -> pd.DataFrame:
     """Read a .csv file whose first line names its columns."""
     header = first_line(path)
     check_separator(header, path)
-    frame = read_csv(path)
+    frame = read_csv(path, skip_blank_lines=len(header) > 1)  # else one is a missing value
     check_header(header, path)
     return frame
 

@@ -12,7 +12,7 @@ from detectors.mamba_moe import MambaMoEDetector
 from envs.scenario import Scenario
 from generators.cvae import ConditionalVAE
 
-settings.register_profile("same-every-time", derandomize=True)
+settings.register_profile("same-every-time", derandomize=True, deadline=None)
 settings.load_profile("same-every-time")
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start

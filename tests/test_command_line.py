@@ -207,7 +207,7 @@ def test_rows_of_another_table_than_the_latest_runs_are_told_with_the_run(tmp_pa
 
 @pytest.mark.parametrize("text", ["one\rtwo", "one\r\ntwo", "one\ntwo", 'one,"two"', "plain"])
 def test_written_text_is_read_back(tmp_path, text):
-    table = pd.DataFrame({"note": [text, "", text], "a": [1.5, 2.0, 3.0]})
+    table = pd.DataFrame({"note": [text, "", text], "a": [1.5, 2.0, 3.0], text: [4, 5, 6]})
     write_csv(table, tmp_path / "rows.csv")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "rows.csv", keep_default_na=False), table)
     assert '"plain"' not in (tmp_path / "rows.csv").read_text()
@@ -596,7 +596,7 @@ def test_plugins_backend_is_trained_and_attacked(folder, csv, monkeypatch):
         assert compared["search"][run.name]["bank"] == len(pd.read_parquet(run / "bank.parquet"))
         after = compared["detection"][f"{run.name}, after hardening"]
         assert after == metrics["detection"]["after hardening"]
-    for same in (runs[:1], [runs[0], runs[0]]):
+    for same in ([], runs[:1], [runs[0], runs[0]]):
         assert_one_sentence(command("evaluate.py", "--compare", *same), "two run folders")
 
 

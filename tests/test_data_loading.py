@@ -295,6 +295,14 @@ def test_a_file_that_may_not_be_read_is_told_as_such(tmp_path, suffix):
         data.load(tmp_path / f"rows{suffix}")
 
 
+def test_a_blank_line_is_a_missing_value_where_there_is_one_column(tmp_path):
+    (tmp_path / "one.csv").write_text("a\n1\n\n2\n")
+    with pytest.raises(InputError, match="'a' misses a value in row 2"):
+        read_rows(tmp_path / "one.csv", ["a"])
+    (tmp_path / "two.csv").write_text("a,b\n1,3\n\n2,4\n\n")
+    assert len(read_rows(tmp_path / "two.csv", ["a"])[1]) == 2
+
+
 @pytest.mark.parametrize("ids", [range(5000, 5040), range(40), range(40, 0, -1)])
 def test_a_named_index_is_among_the_rows_whatever_it_holds(tmp_path, ids):
     frame().set_index(pd.Index(ids, name="customer")).to_parquet(tmp_path / "rows.parquet")
