@@ -28,7 +28,8 @@ def run_command(command: Callable[[], object]) -> None:
 
     So does what the system refuses, such as a full disk. A warning is one line, too, told once
     however often libraries give it. Scratch files are removed after Ctrl-C, exit code 130, SIGTERM,
-    143, and SIGHUP, 129; signals within a second are one. What stdout cannot encode is escaped.
+    143, and SIGHUP, 129; signals within a second are one. Who stops reading stdout, as head does,
+    ends it quietly, exit code 141. What stdout cannot encode is escaped.
     Unless the environment says otherwise, there is one thread: products are small here, and threads
     that wait for each other on a busy machine take many times as long.
     """
@@ -42,6 +43,8 @@ def run_command(command: Callable[[], object]) -> None:
             code, ended = 128 + number, time.monotonic()
             raise KeyboardInterrupt
 
+    if sys.stderr is None:  # closed, but progress bars write to it
+        sys.stderr = io.StringIO()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -53,6 +56,9 @@ def run_command(command: Callable[[], object]) -> None:
         if code or isinstance(error, KeyboardInterrupt):  # imports make other errors of one
             print("interrupted", file=sys.stderr)
             sys.exit(code or 128 + signal.SIGINT)
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered
+            sys.exit(128 + signal.SIGPIPE)
         if not isinstance(error, InputError | OSError):
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -237,7 +237,7 @@ class MambaMoEDetector(Detector):
         """
         settings = read_json(Path(folder) / "settings.json")
         weights = load_tensors(Path(folder) / "weights.safetensors")
-        with reading_saved(folder):
+        with reading_saved(folder), torch_seed(0):  # of weights that are then replaced
             detector = cls(**settings["params"])
             detector._check_settings()
             for name in FITTED:

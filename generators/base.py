@@ -96,7 +96,7 @@ class Generator(nn.Module, ABC):
         """Read what `save` wrote; raise `InputError` where it is missing or broken."""
         settings = read_json(Path(folder) / "settings.json")
         weights = load_tensors(Path(folder) / "weights.safetensors")
-        with reading_saved(folder):
+        with reading_saved(folder), global_seed(0):  # of weights that are then replaced
             n_features = settings.pop("n_features")
             generator = cls(**settings)
             generator.build(n_features)

@@ -441,6 +441,21 @@ def test_what_stdout_cannot_encode_is_escaped(monkeypatch):
     assert written.getvalue() == b"\\xfc.csv\n"
 
 
+def test_bars_go_nowhere_where_stderr_is_closed(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    run_command(lambda: sys.stderr.write("half"))
+
+
+def test_a_reader_that_had_enough_ends_a_command_quietly():
+    code = "from common.command import run_command; run_command(lambda: print('row\\n' * 10**6))"
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as printing:
+        assert printing.stdout.readline() == b"row\n"
+        printing.stdout.close()
+        assert printing.stderr.read() == b""
+    assert printing.returncode == 141
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"file/figures\.json cannot be written"):

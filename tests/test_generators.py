@@ -554,9 +554,12 @@ def test_column_that_varies_in_a_few_rows_only_is_scaled_by_them():
 
 
 @pytest.mark.parametrize("make", [generators.make, detectors.make])
-def test_torchs_global_generator_is_untouched(rows, make):
+def test_torchs_global_generator_is_untouched(rows, make, tmp_path):
     before = torch.get_rng_state()
-    make("cvae" if make is generators.make else "mamba-moe", steps=3).fit(*rows)
+    fitted = make("cvae" if make is generators.make else "mamba-moe", steps=3).fit(*rows)
+    assert torch.equal(torch.get_rng_state(), before)
+    fitted.save(tmp_path)
+    type(fitted).load(tmp_path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
