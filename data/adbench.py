@@ -29,7 +29,11 @@ def load_adbench(name: str) -> Table:
     file = f"{name}.npz" if f"{name}.npz" in SHA256 else FILES.get(name)
     if file is None:
         raise unknown("ADBench set", name, FILES)
-    return read(fetch(file), name=PREFIX + file.removesuffix(".npz"))
+    path = fetch(file)
+    try:
+        return read(path, name=PREFIX + file.removesuffix(".npz"))
+    except InputError as error:
+        raise InputError(f"{path} is broken; delete it, so that it is downloaded again.") from error
 
 
 def fetch(file: str) -> str:

@@ -545,6 +545,12 @@ def test_set_without_a_known_checksum_warns(cache, downloads, good_npz):
         assert data.load("adbench:speech").name == "adbench:36_speech"
 
 
+@pytest.mark.filterwarnings("ignore:The checksum")
+def test_a_broken_set_without_a_known_checksum_is_to_be_deleted(cache, downloads, good_npz):
+    downloads.content = good_npz[:-1]
+    assert "36_speech.npz is broken; delete it" in refusal("adbench:speech")
+
+
 @pytest.mark.parametrize(
     "error",
     [requests.ConnectionError("no route to host"), requests.HTTPError("404"), TimeoutError()],
