@@ -8,16 +8,14 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from catboost import CatBoost
+from catboost import CatBoostClassifier
 from torch import Tensor, nn
 
 from detectors.base import relative_weights
-from detectors.boosting import make_booster
 
 DEPTH = 6
 COLUMN_SHARE = 0.3  # of the columns that a split is chosen from: few labels, many columns
 BORDERS = 64  # of a column at most: trees then share more questions
-SETTINGS = {"depth": DEPTH, "rsm": COLUMN_SHARE, "border_count": BORDERS}
 
 
 class TreeExperts(nn.Module):
@@ -78,8 +76,7 @@ class TreeExperts(nn.Module):
         self.column[:, trees], self.border[:, trees] = 0, torch.inf
         self.leaf[trees], self.bias[number] = 0, 0
         if rows.std(dim=0).any():
-            n_trees = trees.stop - trees.start
-            booster = make_booster(iterations=n_trees, random_seed=seed, **SETTINGS)
+            booster = make_booster(trees.stop - trees.start, seed)
             booster.fit(rows.cpu().numpy(), y, sample_weight=relative_weights(y, weight))
             self._take(number, trees, as_json(booster))
         self.find_questions()
@@ -108,7 +105,21 @@ class TreeExperts(nn.Module):
         return torch.stack(sums, dim=1) + self.bias
 
 
-def as_json(booster: CatBoost) -> dict[str, Any]:
+def make_booster(n_trees: int, seed: int) -> CatBoostClassifier:
+    """Return an unfitted CatBoost model of `n_trees` trees."""
+    return CatBoostClassifier(
+        iterations=n_trees,
+        depth=DEPTH,
+        border_count=BORDERS,
+        rsm=COLUMN_SHARE,
+        random_seed=seed,
+        thread_count=torch.get_num_threads(),
+        verbose=False,
+        allow_writing_files=False,
+    )
+
+
+def as_json(booster: CatBoostClassifier) -> dict[str, Any]:
     """Return a fitted model as CatBoost's own JSON describes it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.json"

@@ -24,7 +24,6 @@ from common.errors import InputError
 from common.files import read_json, write_json
 from common.randomness import torch_seed
 from detectors.base import sqrt_balanced_weights
-from detectors.boosting import make_booster
 from detectors.mamba_moe import MambaMoEDetector, suggest_n_experts
 from detectors.memory import Memory, synthetic_trust, trust
 from detectors.mixture import HARDENED, REAL
@@ -33,7 +32,7 @@ from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.remembered import RememberedRows
 from detectors.replay import replay_set
 from detectors.router import NoisyTopKRouter
-from detectors.tree_expert import SETTINGS, TreeExperts
+from detectors.tree_expert import TreeExperts, make_booster
 from detectors.trees import CatBoostDetector, ExtraTreesDetector
 
 ROOT = Path(__file__).parent.parent
@@ -733,7 +732,7 @@ def test_tree_expert_answers_as_catboost_does(X, n_anomalies):
     if (X.astype(np.float32) == X.astype(np.float32)[0]).all():
         assert (logits == 0).all()
         return
-    booster = make_booster(iterations=20, random_seed=0, **SETTINGS)
+    booster = make_booster(20, seed=0)
     booster.fit(rows.numpy(), y, sample_weight=sqrt_balanced_weights(y))
     expected = booster.predict(rows.numpy(), prediction_type="RawFormulaVal")
     np.testing.assert_allclose(logits, expected, atol=1e-4)
