@@ -60,11 +60,11 @@ def refused_by(name: str, kind: str) -> Iterator[None]:
     """Turn errors of somebody else's class into an `InputError`.
 
     A `ValueError` is taken for a refusal of the rows that the class was given, or where it is a
-    `TypeError`, too, of a setting.
+    `TypeError`, too, of a setting. A reader of its progress bar that is gone is no fault of it.
     """
     try:
         yield
-    except InputError:
+    except (InputError, BrokenPipeError):
         raise
     except ValueError as error:
         said = one_line(error).rstrip(".")

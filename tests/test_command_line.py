@@ -30,7 +30,7 @@ from agents.report import detection_metrics
 from agents.runs import open_run, write_run
 from agents.settings import HardeningSettings
 from common.command import run_command
-from common.errors import InputError
+from common.errors import InputError, refused_by
 from common.files import check_file, check_folder, replacing, write_json
 from common.tensors import save_tensors
 from data import Split, Table, load, split
@@ -454,6 +454,11 @@ def test_a_reader_that_had_enough_ends_a_command_quietly():
         printing.stdout.close()
         assert printing.stderr.read() == b""
     assert printing.returncode == 141
+
+
+def test_a_reader_that_is_gone_is_no_fault_of_a_class():
+    with pytest.raises(BrokenPipeError), refused_by("The generator", "one"):
+        raise BrokenPipeError
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
