@@ -21,6 +21,7 @@ from detectors.mamba2 import HEADDIM
 from detectors.mixture import HARDENED_TREES, REAL_TREES, Mixture, Sizes
 from detectors.neighbour_expert import opinions_of_known
 from detectors.remembered import ROWS_AT_ONCE
+from detectors.tree_expert import boost, boost_briefly
 
 BATCH = 128
 WEIGHT_DECAY = 1.0
@@ -62,7 +63,7 @@ class MambaMoEDetector(Detector):
         depth: Mamba-2 blocks in an expert.
         n_tokens: length of the token sequence.
         n_bins: piecewise-linear bins a column.
-        n_trees: boosted trees on real rows.
+        n_trees: boosted trees on real rows, all of the ten short ensembles together.
         n_hardened_trees: boosted trees on real and synthetic rows.
         steps: AdamW steps of the Mamba experts.
         learning_rate: AdamW's peak learning rate.
@@ -174,10 +175,10 @@ class MambaMoEDetector(Detector):
         """Fit the trees, and weigh all opinions."""
         network, real = self.network_, rows.real()
         fit_trees = partial(network.trees.fit, seed=self.seed_)
-        fit_trees(REAL_TREES, real.columns, real.y, real.weight)
+        fit_trees(REAL_TREES, real.columns, real.y, real.weight, grow=boost_briefly)
         hardened = bool(rows.synthetic.any())
         if hardened:
-            fit_trees(HARDENED_TREES, rows.columns, rows.y, rows.weight)
+            fit_trees(HARDENED_TREES, rows.columns, rows.y, rows.weight, grow=boost)
         network.weigh(self.n_normals_ + self.n_known_, hardened)
 
     def _train_experts(self, rows: TrainingRows, generator: torch.Generator) -> None:

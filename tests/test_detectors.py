@@ -32,7 +32,7 @@ from detectors.preprocessing import PiecewiseLinearEncoding
 from detectors.remembered import RememberedRows
 from detectors.replay import replay_set
 from detectors.router import NoisyTopKRouter
-from detectors.tree_expert import TreeExperts, make_booster
+from detectors.tree_expert import TreeExperts, boost, boost_briefly
 from detectors.trees import CatBoostDetector, ExtraTreesDetector
 
 ROOT = Path(__file__).parent.parent
@@ -714,6 +714,7 @@ def test_neighbours_do_not_depend_on_the_order_of_columns_of_which_some_are_sums
     torch.testing.assert_close(*opinions, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("grow", [boost, boost_briefly])
 @given(
     arrays(
         np.float64,
@@ -722,18 +723,18 @@ def test_neighbours_do_not_depend_on_the_order_of_columns_of_which_some_are_sums
     ),
     st.integers(1, 3),
 )
-def test_tree_expert_answers_as_catboost_does(X, n_anomalies):
+def test_tree_expert_answers_as_catboost_does(grow, X, n_anomalies):
     y = (np.arange(len(X)) < n_anomalies).astype(int)
-    rows = torch.from_numpy(X).float()
-    experts = TreeExperts(3, 20, 2).fit(1, rows, y, sqrt_balanced_weights(y), seed=0)
+    rows, weight = torch.from_numpy(X).float(), sqrt_balanced_weights(y)
+    experts = TreeExperts(3, 20, 2).fit(1, rows, y, weight, seed=0, grow=grow)
     silent, logits, unfitted = experts(rows).T
     assert not silent.any()
     assert not unfitted.any()
     if (X.astype(np.float32) == X.astype(np.float32)[0]).all():
         assert (logits == 0).all()
         return
-    booster = make_booster(20, seed=0)
-    booster.fit(rows.numpy(), y, sample_weight=sqrt_balanced_weights(y))
+    booster = grow(rows.numpy(), y, weight, 20, seed=0)
+    assert booster.tree_count_ == 20
     expected = booster.predict(rows.numpy(), prediction_type="RawFormulaVal")
     np.testing.assert_allclose(logits, expected, atol=1e-4)
 
