@@ -36,8 +36,9 @@ class EvaluateConfig:
 
     Attributes:
         env_id: a registered env id, or module:id to import a module first.
-        run: folder of a run written by train.py; by default the latest in `runs`: of any backend
-            for LatentAnomaly-v0, else of the id's, and of the rows that the id was registered with.
+        run: folder of a run written by train.py; by default the id's own, if it was registered with
+            one, or the latest in `runs`: of any backend for LatentAnomaly-v0, else of the id's, and
+            of the rows that the id was registered with.
         runs: folder that run folders are looked for in; unless another one is named, without a run
             in it the controls play against an unhardened detector.
         episodes: episodes that each algorithm plays at least; all of 64 lanes play as many.
@@ -109,7 +110,7 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
         print(f"{told}: playing the controls on {settings['data']}, unhardened.\n")
         scenarios, X_test, y_test = default_scenario(settings)
     else:
-        run.check_parts()
+        run.check_parts("detector", "generator")
         print(f"Run {run.folder}, {run.config['detector']}\n")
         scenarios, X_test, y_test = both_scenarios(run)
     figures: dict[str, Any] = {
@@ -213,7 +214,7 @@ def play(
     if run is not None:
         algo, agent = load_agent(run.folder / "policy", arena.env, config.seed)
         measures[algo] = arena.play(agent, config.episodes, config.seed)
-    for algo in arena.controls():
+    for algo in [name for name in arena.controls() if name not in measures]:
         measures[algo] = arena.play_control(algo, config.episodes, config.seed)
     return measures
 

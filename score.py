@@ -63,7 +63,7 @@ def score(config: ScoreConfig) -> None:
     run = open_run(config.run) if config.run else find_run(config.runs)
     if run is None:
         raise InputError(f"No run in {config.runs}; write one with train.py, or pass --run.")
-    run.check_parts()
+    run.check_parts("detector")
     print(f"Run {run.folder}, {run.config['detector']}")
     names = run.feature_names()
     prefix = "" if set(ADDED).isdisjoint(names) else "hydra_"

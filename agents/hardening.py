@@ -81,7 +81,7 @@ def harden(
     unhardened = detector.fit(X, y)
     if not unhardened.trainable:
         warnings.warn(
-            f"{settings.detector} can only be queried: it is attacked, and what bypasses it is kept"
+            f"{settings.detector} can only be queried: it is attacked, and what is found is kept"
             " in the bank, but it is not retrained.",
             stacklevel=2,
         )
@@ -204,7 +204,7 @@ def background_bank(
 
 
 def round_weights(index: int, rounds: int) -> RewardWeights:
-    """Weigh diversity high in the first round and hand over to bypass until the last."""
+    """Weigh diversity high in the first round, and less in each until the last."""
     final = RewardWeights()
     early = 1 - index / max(rounds - 1, 1)
     return replace(final, diversity=final.diversity + early * (EARLY_DIVERSITY - final.diversity))

@@ -29,9 +29,8 @@ class Arena:
     def __init__(self, env: VectorEnv) -> None:
         told = "What is retrained cannot be measured; pass the env inside, its .env."
         refuse_inside(env, VectorDetectorRetrainWrapper, told)
-        self.core = core_of(
-            env, "Arena takes a LatentAnomalyVectorEnv; make one with gym.make_vec."
-        )
+        told = "Arena takes a LatentAnomalyVectorEnv; make one with gym.make_vec."
+        self.core = core_of(env, VectorEnv, told)
         self.monitor = SearchMonitor(env)
         self.env = SB3VecEnv(self.monitor)
         self.found: list[np.ndarray] = []

@@ -58,14 +58,12 @@ class Run:
             raise InputError(f"{self.folder / 'columns.json'} is no list of names; train again.")
         return names
 
-    def check_parts(self) -> None:
+    def check_parts(self, *parts: str) -> None:
         """Raise `InputError` where one is unknown, with the plugins that brought it."""
-        for part, registry in (
-            ("detector", detectors.registry),
-            ("generator", generators.registry),
-        ):
+        registries = {"detector": detectors.registry, "generator": generators.registry}
+        for part in parts:
             try:
-                registry.spec(self.config[part])
+                registries[part].spec(self.config[part])
             except InputError as error:
                 if not self.config.get("plugin"):
                     raise

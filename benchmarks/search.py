@@ -56,11 +56,12 @@ class SearchSettings:
         import benchmarks.methods  # noqa: F401  registers backends
         import detectors
         from agents.algorithms import find_algorithm
+        from common.imports import load_attribute
         from data import PROTOCOLS
 
         check_data(self.data)
         for algo in self.algos:
-            find_algorithm(algo)
+            load_attribute(find_algorithm(algo)[0])
         for detector in self.detectors:
             detectors.make(detector)
         check_names("protocol", [self.protocol], PROTOCOLS)

@@ -20,7 +20,7 @@ class GridSettings:
         seeds: of the split and the method.
         workers: processes at once, of one thread each.
         out: folder for the cells, results.csv and the tables.
-        tables_only: run nothing; write the tables of what is finished.
+        tables_only: run nothing; write the tables of what is finished on these data.
     """
 
     data: tuple[str, ...] = ()

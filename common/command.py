@@ -52,17 +52,28 @@ def run_command(command: Callable[[], object]) -> None:
             signal.signal(number, end)
     try:
         command()
+        if sys.stdout is not None:  # closed
+            sys.stdout.flush()
     except BaseException as error:
         if code or isinstance(error, KeyboardInterrupt):  # imports make other errors of one
             print("interrupted", file=sys.stderr)
             sys.exit(code or 128 + signal.SIGINT)
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered
-            sys.exit(128 + signal.SIGPIPE)
         if not isinstance(error, InputError | OSError):
             raise
+        drop_what_stdout_refuses()
+        if isinstance(error, BrokenPipeError):
+            sys.exit(128 + signal.SIGPIPE)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def drop_what_stdout_refuses() -> None:
+    """Write what is buffered, or nowhere, lest Python complain when it ends."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def use_one_thread() -> None:

@@ -62,7 +62,7 @@ class DenseTrees(nn.Module):
         self.register_buffer("bias", trees.bias)
 
     def forward(self, rows: Tensor) -> list[Tensor]:
-        """Return each ensemble's logits, float32 (n,), of rows, float32 (n, d)."""
+        """Return each expert's logits, float32 (n,), of rows, float32 (n, d)."""
         answers = (rows.index_select(1, self.column) > self.border).float()
         leaf = (answers.unflatten(1, (len(self.bit), -1)) * self.bit).sum(dim=1).long()
         values = self.leaf.index_select(0, (leaf + self.first_leaf).flatten()).view_as(leaf)

@@ -213,7 +213,7 @@ def in_order(mamba: Tensor, trees: Tensor | list[Tensor], measures: Tensor) -> T
 
     Args:
         mamba: logits of the experts' two heads, (2, n).
-        trees: logits of the two ensembles, (2, n) or two of (n,).
+        trees: logits of the two experts, (2, n) or two of (n,).
         measures: what remembered rows say, (n, 3).
     """
     memory, _, neighbours = measures.unbind(dim=1)

@@ -22,11 +22,11 @@ Grow = Callable[[np.ndarray, np.ndarray, np.ndarray, int, int], CatBoost]
 
 
 class TreeExperts(nn.Module):
-    """Logits of ensembles of gradient-boosted oblivious trees (Prokhorenkova et al. 2018).
+    """Logits of experts of gradient-boosted oblivious trees (Prokhorenkova et al. 2018).
 
     CatBoost grows the trees; here they are plain tensors, so that they are saved, moved, exported
     and scored with the network around them. All trees ask one question a level, hence a row's leaf
-    is the number whose bits are the answers. Trees share questions, whatever their ensemble; each
+    is the number whose bits are the answers. Trees share questions, whatever their expert; each
     is asked once. The logits are piecewise constant: no gradient.
     """
 
@@ -71,7 +71,7 @@ class TreeExperts(nn.Module):
         Where no column varies, nothing can be asked of a row and the logit is 0.
 
         Args:
-            number: of the ensemble, from 0.
+            number: of the expert, from 0.
             rows: float32 (n, d).
             y: labels, int (n,).
             weight: float (n,).
@@ -98,7 +98,7 @@ class TreeExperts(nn.Module):
                 self.border[level, index] = split["border"]
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return logits, float32 (n, number of ensembles), of rows, float32 (n, d)."""
+        """Return logits, float32 (n, number of experts), of rows, float32 (n, d)."""
         columns = rows.detach().T.contiguous()
         asked = columns.index_select(0, self.asked_column)
         answers = asked.gt_(self.asked_border[:, None]).bool().view(torch.uint8)  # faster than >

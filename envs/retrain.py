@@ -36,12 +36,13 @@ class DetectorRetrainWrapper(gym.Wrapper, RecordConstructorArgs):
 
     def __init__(self, env: gym.Env, retrain_every: int = 1) -> None:
         RecordConstructorArgs.__init__(self, retrain_every=retrain_every)
-        gym.Wrapper.__init__(self, env)
         self.core = core_of(
             env,
+            gym.Env,
             f"DetectorRetrainWrapper takes a LatentAnomalyEnv, which {env} is not; make one"
             " with gym.make('envs:LatentAnomaly-v0').",
         )
+        gym.Wrapper.__init__(self, env)
         require_trainable(self.core.detector)
         refuse_inside(env, Autoreset, "Put Autoreset around DetectorRetrainWrapper, not inside it.")
         self.retrain_every = retrain_every
@@ -87,12 +88,13 @@ class VectorDetectorRetrainWrapper(VectorWrapper):
     """
 
     def __init__(self, env: VectorEnv, retrain_every: int | None = 256, top_l: int = 256) -> None:
-        super().__init__(env)
         self.core = core_of(
             env,
+            VectorEnv,
             "VectorDetectorRetrainWrapper takes a LatentAnomalyVectorEnv, which gym.make_vec"
             " makes by default, not a vector of single envs.",
         )
+        super().__init__(env)
         told = "Put DictInfoToList around VectorDetectorRetrainWrapper, not inside it."
         refuse_inside(env, DictInfoToList, told)
         self.retrain_every, self.top_l = retrain_every, top_l
@@ -162,12 +164,12 @@ def require_trainable(detector: Detector) -> None:
         raise InputError(f"{detector} can only be queried: attack it without retraining it.")
 
 
-def core_of(env: gym.Env | VectorEnv, told: str) -> LatentCore:
-    """Return an env's core, which holds the live detector and the bank.
+def core_of(env: Any, kind: type[gym.Env] | type[VectorEnv], told: str) -> LatentCore:
+    """Return the core of an env of a kind, which holds the live detector and the bank.
 
-    Raises `InputError(told)` where it has none.
+    Raises `InputError(told)` where it is of another kind or has none.
     """
-    if not hasattr(env.unwrapped, "core"):
+    if not isinstance(env, kind) or not hasattr(env.unwrapped, "core"):
         raise InputError(told)
     return env.unwrapped.core
 

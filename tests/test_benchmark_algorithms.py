@@ -42,6 +42,7 @@ def test_every_algorithm_is_measured_on_every_set(tmp_path, capsys, monkeypatch)
     ("wrong", "told"),
     [
         ({"methods": ("ppo", "pppo")}, "did you mean ppo"),
+        ({"methods": ("ppo", "nowhere:Nothing")}, "Cannot import 'nowhere'"),
         ({"data": ("wine", "nosuch")}, "nosuch"),
         ({"data": ()}, "There is no data"),
         ({"protocols": ("fw",)}, "did you mean few"),

@@ -656,6 +656,7 @@ def test_search_keeps_what_one_algorithm_found_where_another_does_not_fit(
     [
         ({"data": ()}, "There is no data"),
         ({"algos": ("pp",)}, "did you mean ppo"),
+        ({"algos": ("nowhere:Nothing",)}, "Cannot import 'nowhere'"),
         ({"detectors": ("catbost",)}, "did you mean catboost"),
         ({"protocol": "fw"}, "did you mean few"),
         ({"seed": -1}, "give at least 0"),

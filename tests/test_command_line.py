@@ -456,6 +456,32 @@ def test_a_reader_that_had_enough_ends_a_command_quietly():
     assert printing.returncode == 141
 
 
+PRINT = "from common.command import run_command; input(); run_command(lambda: print('row\\n' * {}))"
+BUFFERED = {"cwd": ROOT, "env": os.environ | {"PYTHONUNBUFFERED": ""}}
+
+
+def test_a_reader_that_is_gone_before_a_line_is_flushed_ends_a_command_quietly():
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    program = [sys.executable, "-c", PRINT.format(1)]
+    with subprocess.Popen(program, **BUFFERED, **pipes) as printing:
+        printing.stdout.close()
+        printing.stdin.write(b"\n")
+        printing.stdin.close()
+        assert printing.stderr.read() == b""
+    assert printing.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("times", [1, 10**6])
+def test_a_full_disk_under_stdout_is_one_line(times):
+    program = [sys.executable, "-c", PRINT.format(times)]
+    with Path("/dev/full").open("w") as full:
+        pipes = {"stdout": full, "stderr": subprocess.PIPE}
+        run = subprocess.run(program, input=b"\n", **BUFFERED, **pipes)
+    assert run.returncode == 2
+    assert run.stderr == b"error: [Errno 28] No space left on device\n"
+
+
 def test_a_reader_that_is_gone_is_no_fault_of_a_class():
     with pytest.raises(BrokenPipeError), refused_by("The generator", "one"):
         raise BrokenPipeError
@@ -565,6 +591,10 @@ def test_a_run_names_the_plugin_of_its_generator(run, tmp_path):
     write_json(copied / "config.json", {**config, "generator": "flow", "plugin": ["flows"]})
     done = command("evaluate.py", "--run", copied)
     assert_one_sentence(done, "flow, is a plugin's; pass --plugin flows")
+    pd.DataFrame(blobs()[0], columns=list("abcd")).to_csv(tmp_path / "new.csv", index=False)
+    where = ["--data", tmp_path / "new.csv", "--run", copied, "--out", tmp_path / "scores.csv"]
+    done = command("score.py", *where)
+    assert done.returncode == 0, done.stderr
 
 
 def test_unknown_env_is_one_sentence():

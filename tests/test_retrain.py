@@ -16,6 +16,7 @@ import detectors
 import generators
 from agents.controls import RandomAgent, slope
 from agents.hardening import harden, round_weights
+from agents.rollout import Arena
 from agents.settings import HardeningSettings
 from common.errors import InputError
 from detectors.mamba_moe import MambaMoEDetector
@@ -371,6 +372,11 @@ def test_replay_set_keeps_the_weight_of_the_classes(rows, share):
 def test_wrappers_refuse_other_envs(scenario):
     with pytest.raises(InputError, match="DetectorRetrainWrapper takes a LatentAnomalyEnv, which"):
         DetectorRetrainWrapper(gym.make("CartPole-v1"))
+    with pytest.raises(InputError, match="DetectorRetrainWrapper takes a LatentAnomalyEnv, which"):
+        DetectorRetrainWrapper(LatentAnomalyVectorEnv(2, scenario=scenario))
+    for takes_vectors in (VectorDetectorRetrainWrapper, Arena):
+        with pytest.raises(InputError, match=f"{takes_vectors.__name__} takes a .*VectorEnv"):
+            takes_vectors(LatentAnomalyEnv(scenario=scenario))
     with pytest.raises(InputError, match="make_vec"):
         VectorDetectorRetrainWrapper(SyncVectorEnv([lambda: LatentAnomalyEnv(scenario=scenario)]))
     lanes = DictInfoToList(LatentAnomalyVectorEnv(2, scenario=scenario))
