@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from common.errors import InputError
+from common.imports import load_attribute
 from common.names import unknown
 
 ALGORITHMS: dict[str, str] = {
@@ -40,6 +41,11 @@ def find_algorithm(algo: str) -> tuple[str, dict[str, Any]]:
         raise unknown("algorithm", algo, [*ALGORITHMS, "module:Class"])
     file = files("agents.settings") / f"{algo}.yml"
     return ALGORITHMS[algo], yaml.safe_load(file.read_text()) if file.is_file() else {}
+
+
+def load_algorithm(algo: str) -> Any:
+    """Import the class of what `find_algorithm` takes; raise `InputError` where there is none."""
+    return load_attribute(find_algorithm(algo)[0])
 
 
 def fit_batches(settings: dict[str, Any], n_lanes: int) -> dict[str, Any]:

@@ -12,12 +12,11 @@ from tqdm import tqdm
 import detectors
 import generators
 from agents.agent import make_agent
-from agents.algorithms import find_algorithm
+from agents.algorithms import load_algorithm
 from agents.monitor import SearchMonitor
 from agents.settings import HardeningSettings
 from common.errors import InputError
 from common.gradients import gradients_on
-from common.imports import load_attribute
 from common.randomness import global_seed
 from common.rows import checked_rows
 from common.seeds import draw_seed
@@ -172,7 +171,7 @@ def make_parts(
         InputError: a setting is out of range, or a name is unknown or does not import.
     """
     settings.check()
-    load_attribute(find_algorithm(settings.algo)[0])
+    load_algorithm(settings.algo)
     generator = generators.make(settings.generator, random_state=draw_seed(rng), progress=progress)
     return generator, make_detector(settings, draw_seed(rng))
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from agents.algorithms import ALGORITHMS, find_algorithm
+from agents.algorithms import ALGORITHMS, load_algorithm
 from benchmarks.settings import GridSettings
 from common.command import run_command
-from common.imports import load_attribute
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +45,7 @@ def compare(settings: AlgorithmSettings) -> None:
 
     algos = settings.methods or tuple(ALGORITHMS)
     for algo in algos:
-        load_attribute(find_algorithm(algo)[0])
+        load_algorithm(algo)
     results = run_grid(settings, {algo: partial(hydra, agent=algo) for algo in algos})
     done = results[results["error"] == ""]
     sections = [

@@ -55,13 +55,12 @@ class SearchSettings:
         """Raise `InputError` where a name is unknown or a number is out of range."""
         import benchmarks.methods  # noqa: F401  registers backends
         import detectors
-        from agents.algorithms import find_algorithm
-        from common.imports import load_attribute
+        from agents.algorithms import load_algorithm
         from data import PROTOCOLS
 
         check_data(self.data)
         for algo in self.algos:
-            load_attribute(find_algorithm(algo)[0])
+            load_algorithm(algo)
         for detector in self.detectors:
             detectors.make(detector)
         check_names("protocol", [self.protocol], PROTOCOLS)

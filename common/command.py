@@ -43,8 +43,8 @@ def run_command(command: Callable[[], object]) -> None:
             code, ended = 128 + number, time.monotonic()
             raise KeyboardInterrupt
 
-    if sys.stderr is None:  # closed, but progress bars write to it
-        sys.stderr = io.StringIO()
+    sys.stdout = sys.stdout or io.StringIO()  # None where it is closed
+    sys.stderr = sys.stderr or io.StringIO()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -52,8 +52,7 @@ def run_command(command: Callable[[], object]) -> None:
             signal.signal(number, end)
     try:
         command()
-        if sys.stdout is not None:  # closed
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BaseException as error:
         if code or isinstance(error, KeyboardInterrupt):  # imports make other errors of one
             print("interrupted", file=sys.stderr)
@@ -69,11 +68,10 @@ def run_command(command: Callable[[], object]) -> None:
 
 def drop_what_stdout_refuses() -> None:
     """Write what is buffered, or nowhere, lest Python complain when it ends."""
-    if sys.stdout is not None:
-        try:
-            sys.stdout.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def use_one_thread() -> None:
