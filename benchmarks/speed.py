@@ -154,7 +154,7 @@ def run(cases: Sequence[Case], number: int, seed: int) -> "pd.DataFrame":
 
     records = []
     with (
-        ProcessPoolExecutor(1, get_context("spawn"), use_one_thread, max_tasks_per_child=1) as pool,
+        ProcessPoolExecutor(1, get_context("spawn"), limit_threads, max_tasks_per_child=1) as pool,
         tqdm(cases, f"round {number + 1}", unit="measurement") as bar,
     ):
         for case in bar:
@@ -171,7 +171,7 @@ def run(cases: Sequence[Case], number: int, seed: int) -> "pd.DataFrame":
     return pd.DataFrame(records, columns=["part", "case", "round", "figure", "value"])
 
 
-def use_one_thread() -> None:
+def limit_threads() -> None:
     """Tell the libraries that the measurement imports to start one thread each."""
     os.environ.update(ONE_THREAD)
 

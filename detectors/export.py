@@ -60,7 +60,8 @@ def export_onnx(detector: Detector, path: Path | str, dtype: str = "float64") ->
             )
     except ImportError as error:
         raise InputError(
-            f"Writing ONNX needs onnx and onnxscript; pip install onnx onnxscript ({error})."
+            "Writing ONNX needs onnx and an onnxscript that suits torch;"
+            f" pip install --upgrade onnx onnxscript ({error})."
         ) from error
     assert program is not None
     program.model.metadata_props[LOG_ODDS] = "log_odds"
