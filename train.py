@@ -58,8 +58,10 @@ def train(config: TrainConfig) -> Path:
     import numpy as np
 
     from agents.hardening import make_parts
+    from agents.overview import draw_overview
     from agents.report import DETECTION_COLUMNS, detection_metrics, format_table
     from agents.runs import write_run
+    from common.figures import write_figure
     from data import load, split
 
     check_at_least(config, seed=0)
@@ -89,6 +91,8 @@ def train(config: TrainConfig) -> Path:
         metrics = {"detection": detection, "history": hardened.history}
         settings = {**asdict(config), "out": str(config.out)}
         write_run(folder, hardened, halves, table, settings, metrics)
+        overview = draw_overview(hardened, halves.X_test, halves.y_test)
+        write_figure(overview, folder / "overview.png")
         command = f"{shlex.join([sys.executable, *sys.argv])}\n".encode(errors="surrogateescape")
         (folder / "command.txt").write_bytes(command)
         final = keep(folder, config.out / name)

@@ -27,6 +27,7 @@ from agents.algorithms import ALGORITHMS, find_algorithm
 from agents.controls import RandomAgent, potential
 from agents.hardening import harden, round_weights
 from agents.monitor import SearchCounts, SearchMonitor
+from agents.overview import draw_overview
 from agents.report import detection_metrics
 from agents.rollout import Arena
 from agents.runs import find_run, open_run, write_run
@@ -545,6 +546,36 @@ def test_a_run_is_played_on_as_it_was_hardened(tmp_path):
     np.testing.assert_array_equal(loaded.bank, hardened.scenario.bank)
     assert torch.equal(loaded.gate.margin(scaled), hardened.scenario.gate.margin(scaled))
     assert loaded.latent_limit == hardened.scenario.latent_limit
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_overview_draws_both_detectors_every_round_and_the_bank(rounds, rows):
+    X, y = rows
+    settings = HardeningSettings(
+        "extra-trees", "background", "random", rounds, timesteps=64, n_lanes=4, n_background=50
+    )
+    hardened = harden(X, y, settings, seed=0)
+    roc, precision_recall, search, plane = draw_overview(hardened, X, y).axes
+    for when, detector in (
+        ("before hardening", hardened.unhardened),
+        ("after hardening", hardened.scenario.detector),
+    ):
+        measures = detection_metrics(detector, X, y)
+        assert f"{when} (AUC = {measures['auroc']:.2f})" in labels(roc)
+        assert f"{when} (AP = {measures['average_precision']:.2f})" in labels(precision_recall)
+    bypasses, successes = (line.get_ydata() for line in search.lines)
+    history = hardened.history
+    np.testing.assert_allclose(bypasses, [each["bypasses"] / each["queries"] for each in history])
+    np.testing.assert_allclose(
+        successes, [each["successes"] / each["episodes"] for each in history]
+    )
+    shown = dict(zip(labels(plane), plane.collections, strict=True))
+    assert len(shown["bank"].get_offsets()) == len(hardened.scenario.bank)
+    assert len(shown["known anomaly"].get_offsets()) == y.sum()
+
+
+def labels(axes) -> list[str]:
+    return axes.get_legend_handles_labels()[1]
 
 
 def write_small_run(folder, rows, n_background):

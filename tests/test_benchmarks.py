@@ -17,6 +17,7 @@ import pytest
 import torch
 from commands import command
 from conftest import blobs, stop
+from matplotlib import image
 from scipy.special import expit, log_expit
 from scipy.stats import wilcoxon
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -26,10 +27,11 @@ import detectors
 from agents.agent import make_agent
 from agents.hardening import Hardened, harden
 from agents.settings import HardeningSettings
-from benchmarks import ablation, tables
+from benchmarks import ablation, accuracy, tables
 from benchmarks.devnet import DevNet, ScoringNetwork, deviation_loss
 from benchmarks.grid import Source, find_sets, read_results, run_grid
 from benchmarks.methods import METHODS, OURS, PEERS, Peer
+from benchmarks.picture import draw_means
 from benchmarks.search import SearchSettings, run, search
 from benchmarks.search import summarise as summarise_search
 from benchmarks.settings import GridSettings
@@ -559,6 +561,36 @@ def test_ablation_says_which_sets_each_protocol_is_of(tmp_path, capsys, monkeypa
     )
 
 
+def test_picture_shows_the_means_of_the_tables_best_on_top():
+    cells = [
+        ("a", "full", "good", 0.9),
+        ("a", "full", "fair", 0.6),
+        ("b", "full", "good", 0.7),
+        ("b", "full", "fair", 0.8),
+        ("a", "few", "good", 0.6),
+        ("a", "few", "fair", 0.5),
+    ]
+    done = pd.DataFrame(cells, columns=["set", "protocol", "method", "auroc"]).assign(seed=0)
+    full, few, mean = draw_means(done).axes[0].lines
+    assert [list(line.get_xdata()) for line in (full, few, mean)] == [
+        pytest.approx([0.7, 0.8]),
+        pytest.approx([0.5, 0.6]),
+        pytest.approx([0.55, 0.75]),
+    ]
+    assert list(full.get_ydata()) == ["fair", "good"]
+    assert [line.get_label() for line in (full, few, mean)] == ["full", "few", tables.MEAN]
+
+
+def test_no_picture_is_drawn_where_all_cells_failed(tmp_path, monkeypatch):
+    def fail(n: int) -> None:
+        raise ValueError("no fit today")
+
+    monkeypatch.setitem(METHODS, "failing", first_column(fail)[0]["first"])
+    accuracy.compare(GridSettings(("wine",), ("failing",), ("full",), (0,), 1, tmp_path))
+    assert "no fit today" in (tmp_path / "accuracy.md").read_text()
+    assert not (tmp_path / "accuracy.png").exists()
+
+
 def test_accuracy_command_writes_csv_and_tables(tmp_path):
     where = ["--protocols", "full", "few", "--seeds", 0, "--out", tmp_path]
     methods = ["--methods", "logistic-regression", "unhardened-extra-trees"]
@@ -573,6 +605,7 @@ def test_accuracy_command_writes_csv_and_tables(tmp_path):
     assert len(pd.read_csv(tmp_path / "results.csv")) == 4
     again = command("-m", "benchmarks.accuracy", "--tables-only", *methods, *where)
     assert again.stdout == done.stdout
+    assert image.imread(tmp_path / "accuracy.png").std() > 0
 
 
 @pytest.mark.parametrize("module", ["benchmarks.accuracy", "benchmarks.ablation"])

@@ -20,6 +20,7 @@ import pytest
 import torch
 from commands import ROOT, command
 from conftest import RUN_SETTINGS, Reached, blobs, stop
+from matplotlib import image
 from scipy.special import expit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -82,6 +83,7 @@ def test_run_folder_holds_everything(run):
         "command.txt",
         "metrics.json",
         "bank.parquet",
+        "overview.png",
         "rows.safetensors",
         "generator/settings.json",
         "generator/weights.safetensors",
@@ -104,6 +106,7 @@ def test_run_folder_holds_everything(run):
     assert list(bank.columns) == ["a", "b", "c", "d"]
     assert len(bank) == metrics["history"][-1]["bank"]
     assert set(metrics["detection"]) == {"before hardening", "after hardening"}
+    assert image.imread(run / "overview.png").std() > 0
 
 
 def test_evaluate_prints_both_tables_of_the_latest_run(run, folder):

@@ -1,0 +1,50 @@
+"""A picture of a run: held-out rows before and after, the search by round, and the bank."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
+
+from agents.hardening import Hardened
+from envs.rendering import draw_rows
+
+
+def draw_overview(hardened: Hardened, X: np.ndarray, y: np.ndarray) -> Figure:
+    """Draw ROC and precision-recall curves before and after, the rounds, and the bank.
+
+    Args:
+        hardened: what the loop left.
+        X: held-out rows, float64 (n, d).
+        y: their true labels, int (n,).
+    """
+    figure = Figure(figsize=(11, 9), layout="constrained")
+    roc, precision_recall, rounds, rows = figure.subplots(2, 2).flat
+    scenario = hardened.scenario
+    for name, detector in (
+        ("before hardening", hardened.unhardened),
+        ("after hardening", scenario.detector),
+    ):
+        scores = detector.decision_function(X)
+        RocCurveDisplay.from_predictions(y, scores, name=name, ax=roc)
+        PrecisionRecallDisplay.from_predictions(y, scores, name=name, ax=precision_recall)
+    roc.set_title("ROC curve on held-out rows")
+    precision_recall.set_title("Precision and recall on held-out rows")
+    draw_rounds(rounds, hardened.history)
+    draw_rows(rows, scenario, scenario.gate.scaler(scenario.bank))
+    rows.set_title("Training rows and bank")
+    return figure
+
+
+def draw_rounds(axes: Axes, history: Sequence[Mapping[str, float]]) -> None:
+    """Draw which share of a round's candidates, or of its episodes, went past the detector."""
+    numbers = [record["round"] for record in history]
+    for label, part, whole in (
+        ("bypasses, of the candidates", "bypasses", "queries"),
+        ("successes, of the episodes", "successes", "episodes"),
+    ):
+        shares = [record[part] / max(record[whole], 1) for record in history]
+        axes.plot(numbers, shares, "o-", label=label)
+    axes.set(title="Search", xlabel="round", ylabel="share", xticks=numbers, ylim=(0, None))
+    axes.legend()
