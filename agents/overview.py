@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
 
 from agents.hardening import Hardened
@@ -46,5 +47,6 @@ def draw_rounds(axes: Axes, history: Sequence[Mapping[str, float]]) -> None:
     ):
         shares = [record[part] / max(record[whole], 1) for record in history]
         axes.plot(numbers, shares, "o-", label=label)
-    axes.set(title="Search", xlabel="round", ylabel="share", xticks=numbers, ylim=(0, None))
+    axes.set(title="Search", xlabel="round", ylabel="share", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()

@@ -1,10 +1,10 @@
 """A picture of the search: rows, bank and candidates on the rows' two main directions."""
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from envs.core import LatentCore
@@ -35,8 +35,7 @@ def draw_rows(
         candidates: scaled rows that stand out, float32 (k, d).
     """
     rows, y = scenario.gate.scaler(scenario.X), scenario.y
-    center = rows.mean(dim=0)
-    plane = torch.linalg.svd(rows - center, full_matrices=False).Vh[:2].T
+    plane = PCA(min(2, rows.shape[1]), random_state=0).fit(rows.numpy())
     clouds = [
         ("bank", bank[-SHOWN_ROWS:], "tab:red", "x", 12),
         ("normal", rows[y == 0][:SHOWN_ROWS], "tab:gray", ".", 12),
@@ -45,7 +44,7 @@ def draw_rows(
     if candidates is not None:
         clouds.append(("candidate", candidates, "tab:blue", "*", 160))
     for label, points, color, marker, size in clouds:
-        flat = ((points - center) @ plane).numpy()
+        flat = (points.numpy() - plane.mean_) @ plane.components_.T
         second = flat[:, 1] if flat.shape[1] > 1 else np.zeros(len(flat))
         axes.scatter(flat[:, 0], second, s=size, c=color, marker=marker, label=label)
     axes.set(xlabel="first principal component", ylabel="second principal component")

@@ -548,12 +548,11 @@ def test_a_run_is_played_on_as_it_was_hardened(tmp_path):
     assert loaded.latent_limit == hardened.scenario.latent_limit
 
 
-@pytest.mark.parametrize("rounds", [0, 2])
-def test_overview_draws_both_detectors_every_round_and_the_bank(rounds, rows):
+@pytest.mark.parametrize(("rounds", "n_background"), [(0, 0), (0, 50), (2, 50)])
+def test_overview_draws_both_detectors_every_round_and_the_bank(rounds, n_background, rows):
     X, y = rows
-    settings = HardeningSettings(
-        "extra-trees", "background", "random", rounds, timesteps=64, n_lanes=4, n_background=50
-    )
+    settings = HardeningSettings("extra-trees", "background", "random", rounds, timesteps=64)
+    settings = replace(settings, n_lanes=4, n_background=n_background)
     hardened = harden(X, y, settings, seed=0)
     roc, precision_recall, search, plane = draw_overview(hardened, X, y).axes
     for when, detector in (
