@@ -58,10 +58,8 @@ def train(config: TrainConfig) -> Path:
     import numpy as np
 
     from agents.hardening import make_parts
-    from agents.overview import draw_overview
     from agents.report import DETECTION_COLUMNS, detection_metrics, format_table
     from agents.runs import write_run
-    from common.figures import write_figure
     from data import load, split
 
     check_at_least(config, seed=0)
@@ -83,16 +81,12 @@ def train(config: TrainConfig) -> Path:
         hardened = harden_logged(halves, config, folder / "tensorboard")
         detection = {
             when: detection_metrics(detector, halves.X_test, halves.y_test)
-            for when, detector in (
-                ("before hardening", hardened.unhardened),
-                ("after hardening", hardened.scenario.detector),
-            )
+            for when, detector in hardened.detectors.items()
         }
         metrics = {"detection": detection, "history": hardened.history}
         settings = {**asdict(config), "out": str(config.out)}
         write_run(folder, hardened, halves, table, settings, metrics)
-        overview = draw_overview(hardened, halves.X_test, halves.y_test)
-        write_figure(overview, folder / "overview.png")
+        draw(hardened, halves, folder / "overview.png")
         command = f"{shlex.join([sys.executable, *sys.argv])}\n".encode(errors="surrogateescape")
         (folder / "command.txt").write_bytes(command)
         final = keep(folder, config.out / name)
@@ -122,6 +116,14 @@ def harden_logged(split: "Split", config: TrainConfig, log_folder: Path) -> "Har
             tensorboard_log=log_folder,
             on_round=log,
         )
+
+
+def draw(hardened: "Hardened", split: "Split", file: Path) -> None:
+    """Draw the run; matplotlib, which takes a second to import, is not waited for before."""
+    from agents.overview import draw_overview
+    from common.figures import write_figure
+
+    write_figure(draw_overview(hardened, split.X_test, split.y_test), file)
 
 
 def keep(folder: Path, path: Path) -> Path:

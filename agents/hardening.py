@@ -49,6 +49,11 @@ class Hardened:
     agent: Any
     history: list[dict[str, float]]
 
+    @property
+    def detectors(self) -> dict[str, Detector]:
+        """The detector before and after hardening, by what tables and pictures call it."""
+        return {"before hardening": self.unhardened, "after hardening": self.scenario.detector}
+
 
 def harden(
     X: np.ndarray,

@@ -22,17 +22,14 @@ def draw_overview(hardened: Hardened, X: np.ndarray, y: np.ndarray) -> Figure:
     """
     figure = Figure(figsize=(11, 9), layout="constrained")
     roc, precision_recall, rounds, rows = figure.subplots(2, 2).flat
-    scenario = hardened.scenario
-    for name, detector in (
-        ("before hardening", hardened.unhardened),
-        ("after hardening", scenario.detector),
-    ):
+    for name, detector in hardened.detectors.items():
         scores = detector.decision_function(X)
         RocCurveDisplay.from_predictions(y, scores, name=name, ax=roc)
         PrecisionRecallDisplay.from_predictions(y, scores, name=name, ax=precision_recall)
     roc.set_title("ROC curve on held-out rows")
     precision_recall.set_title("Precision and recall on held-out rows")
     draw_rounds(rounds, hardened.history)
+    scenario = hardened.scenario
     draw_rows(rows, scenario, scenario.gate.scaler(scenario.bank))
     rows.set_title("Training rows and bank")
     return figure

@@ -3,10 +3,16 @@
 python -m benchmarks.accuracy --data FOLDER --methods swift-hydra catboost knn
 """
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import tyro
 
 from benchmarks.settings import GridSettings
 from common.command import run_command
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REFERENCE = "swift-hydra"
 
@@ -15,17 +21,22 @@ def compare(settings: GridSettings) -> None:
     """Run what is missing; write and print the tables, and draw their means."""
     from benchmarks.grid import run_grid
     from benchmarks.methods import METHODS
-    from benchmarks.picture import draw_means
     from benchmarks.tables import report, write_text
-    from common.figures import write_figure
 
     results = run_grid(settings, METHODS)
     text = report(results, REFERENCE)
     write_text(text, settings.out / "accuracy.md")
-    done = results[results["error"] == ""]
-    if len(done):
-        write_figure(draw_means(done), settings.out / "accuracy.png")
+    draw(results[results["error"] == ""], settings.out / "accuracy.png")
     print(text)
+
+
+def draw(done: "pd.DataFrame", file: Path) -> None:
+    """Draw the means of finished cells, if there are any; matplotlib is slow to import."""
+    from benchmarks.picture import draw_means
+    from common.figures import write_figure
+
+    if len(done):
+        write_figure(draw_means(done), file)
 
 
 if __name__ == "__main__":
