@@ -80,6 +80,7 @@ def use_one_thread() -> None:
         from threadpoolctl import threadpool_limits
 
         os.environ["OMP_NUM_THREADS"] = "1"
+        os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # its all-cores default becomes torch's
         threadpool_limits(1)  # of what is loaded already
 
 

@@ -16,6 +16,7 @@ settings.register_profile("same-every-time", derandomize=True, deadline=None)
 settings.load_profile("same-every-time")
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+os.environ["NUMBA_NUM_THREADS"] = "1"  # else torch takes all cores once a test has used Numba
 
 
 def blobs(n_normal: int = 150, n_anomalies: int = 30, d: int = 4, seed: int = 0):

@@ -505,6 +505,13 @@ def test_a_command_runs_on_one_thread_unless_told_otherwise(said, taken, monkeyp
     assert os.environ["OMP_NUM_THREADS"] == taken
 
 
+def test_numba_runs_on_one_thread_too(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        monkeypatch.delenv(name)
+    run_command(lambda: None)
+    assert os.environ["NUMBA_NUM_THREADS"] == "1"
+
+
 def test_a_signal_that_was_ignored_stays_so(handling):
     handling(signal.SIGHUP, signal.SIG_IGN)
     run_command(partial(signal.raise_signal, signal.SIGHUP))
