@@ -15,6 +15,8 @@ import tyro
 
 from common.errors import InputError, one_line
 
+ENDING = {"SIGINT", "SIGTERM", "SIGHUP"}  # of which Windows lacks the last, and SIGPIPE
+PIPE_CLOSED = 141  # 128 and SIGPIPE's number
 AGAIN = 1.0  # seconds between two signals, so that cleaning up after one is not cut short
 
 
@@ -47,8 +49,8 @@ def run_command(command: Callable[[], object]) -> None:
     sys.stderr = sys.stderr or io.StringIO()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+    for number in signal.Signals:
+        if number.name in ENDING and signal.getsignal(number) is not signal.SIG_IGN:  # nohup does
             signal.signal(number, end)
     try:
         command()
@@ -61,7 +63,7 @@ def run_command(command: Callable[[], object]) -> None:
             raise
         drop_what_stdout_refuses()
         if isinstance(error, BrokenPipeError):
-            sys.exit(128 + signal.SIGPIPE)
+            sys.exit(PIPE_CLOSED)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -449,8 +449,11 @@ def test_bars_go_nowhere_where_stderr_is_closed(monkeypatch):
     run_command(lambda: sys.stderr.write("half"))
 
 
-def test_a_reader_that_had_enough_ends_a_command_quietly():
+@pytest.mark.parametrize("lacking", ["", "import signal; del signal.SIGHUP, signal.SIGPIPE; "])
+def test_a_reader_that_had_enough_ends_a_command_quietly(lacking):
+    """Where the system lacks signals, as Windows does, too."""
     code = "from common.command import run_command; run_command(lambda: print('row\\n' * 10**6))"
+    code = lacking + code
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as printing:
         assert printing.stdout.readline() == b"row\n"
