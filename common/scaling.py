@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from common.divisor import divisor
 from common.rows import FLOAT32_MAX
@@ -21,8 +20,9 @@ FAR = 1e30  # deviations; float32 holds them
 
 def compress(u: Tensor, linear_range: float = LINEAR_RANGE) -> Tensor:
     """Identity within +-`linear_range`, logarithmic beyond, with a continuous slope."""
-    beyond = F.softshrink(u, linear_range)
-    return u.clamp(-linear_range, linear_range) + beyond.sign() * torch.log1p(beyond.abs())
+    within = u.clamp(-linear_range, linear_range)
+    beyond = u - within
+    return within + beyond.sign() * torch.log1p(beyond.abs())
 
 
 def expand(t: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from detectors.mixture import Mixture, in_order
 from detectors.tree_expert import TreeExperts
@@ -29,7 +30,7 @@ class DenseMixture(nn.Module):
         return self.network.combine(in_order(mamba, trees, measures))
 
     def mamba(self, encoded: Tensor) -> Tensor:
-        """Return the gated sum of the Mamba experts' logits, (2, n), of encoded rows, (n, m)."""
+        """Return the gated sum of the Mamba experts' logits, (n, 2), of encoded rows, (n, m)."""
         router = self.network.router
         routing = router.gate(encoded)
         values, chosen = routing.topk(router.top_k, dim=1)
@@ -37,7 +38,7 @@ class DenseMixture(nn.Module):
         tokens = self.network.tokenizer(encoded).T.unflatten(0, (-1, 1, self.network.d_model))
         assert self.network.stacked is not None
         logits = self.network.stacked(tokens)
-        return (gates.T[:, None] * logits).sum(dim=0)
+        return (gates.T[:, None] * logits).sum(dim=0).T
 
 
 class DenseTrees(nn.Module):
@@ -48,23 +49,25 @@ class DenseTrees(nn.Module):
     bit: Tensor
     first_leaf: Tensor
     leaf: Tensor
+    expert: Tensor
     bias: Tensor
 
     def __init__(self, trees: TreeExperts) -> None:
         super().__init__()
         depth, n_trees = trees.question.shape
-        self.ends = trees.ends
+        sizes = torch.tensor([end - start for start, end in pairwise(trees.ends)])
+        number = torch.arange(len(sizes)).repeat_interleave(sizes)[:n_trees]
         self.register_buffer("column", trees.column[:, :n_trees].flatten())
         self.register_buffer("border", trees.border[:, :n_trees].flatten())
-        self.register_buffer("bit", 2.0 ** torch.arange(depth)[:, None])
+        self.register_buffer("bit", 2.0 ** torch.arange(depth))
         self.register_buffer("first_leaf", torch.arange(n_trees) * trees.leaf.shape[1])
         self.register_buffer("leaf", trees.leaf.flatten())
+        self.register_buffer("expert", F.one_hot(number, len(sizes)).float())
         self.register_buffer("bias", trees.bias)
 
-    def forward(self, rows: Tensor) -> list[Tensor]:
-        """Return each expert's logits, float32 (n,), of rows, float32 (n, d)."""
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return logits, float32 (n, number of experts), of rows, float32 (n, d)."""
         answers = (rows.index_select(1, self.column) > self.border).float()
-        leaf = (answers.unflatten(1, (len(self.bit), -1)) * self.bit).sum(dim=1).long()
+        leaf = (self.bit @ answers.unflatten(1, (len(self.bit), -1))).long()
         values = self.leaf.index_select(0, (leaf + self.first_leaf).flatten()).view_as(leaf)
-        parts = [values[:, start:end].sum(dim=1) for start, end in pairwise(self.ends)]
-        return [part + bias for part, bias in zip(parts, self.bias, strict=True)]
+        return torch.addmm(self.bias, values, self.expert)

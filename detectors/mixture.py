@@ -19,6 +19,7 @@ from detectors.tree_expert import TreeExperts
 REAL, HARDENED = range(N_HEADS)
 REAL_TREES, HARDENED_TREES = range(2)
 N_UNHARDENED = 4
+ORDER = [0, 6, 2, 4, 1, 3]  # of the opinions among Mamba experts' and trees' logits and measures
 # of the opinions of Mamba experts, neighbours, trees of real rows, memory, second head and trees of
 # all rows: a constant, what the memory's trust is multiplied by, and what n / (n + HALFWAY) is, n
 # being the number of real training rows
@@ -107,7 +108,7 @@ class Mixture(Standardised):
             measures: what remembered rows say of them, float32 (n, 3).
         """
         *routing, trees = in_blocks(self.consider, scaled, measures)
-        return in_order(self.mamba(*routing).T, trees.T, measures)
+        return in_order(self.mamba(*routing), trees, measures)
 
     def mamba(self, tokens: Tensor, gates: Tensor, chosen: Tensor) -> Tensor:
         """Return the gated sum of the Mamba experts' logits, (n, 2); arguments as in `route`."""
@@ -208,17 +209,15 @@ class Mixture(Standardised):
         return 0.01 * balance + (weight * errors).sum()
 
 
-def in_order(mamba: Tensor, trees: Tensor | list[Tensor], measures: Tensor) -> Tensor:
+def in_order(mamba: Tensor, trees: Tensor, measures: Tensor) -> Tensor:
     """Return the opinions, float32 (n, 6), in the order of `WEIGHTS`.
 
     Args:
-        mamba: logits of the experts' two heads, (2, n).
-        trees: logits of the two experts, (2, n) or two of (n,).
-        measures: what remembered rows say, (n, 3).
+        mamba: logits of the experts' two heads, (n, 2).
+        trees: logits of the two experts, (n, 2).
+        measures: what remembered rows say, (n, 3); the memory's second one is no opinion.
     """
-    memory, _, neighbours = measures.unbind(dim=1)
-    before = mamba[REAL], neighbours, trees[REAL_TREES], memory
-    return torch.stack([*before, mamba[HARDENED], trees[HARDENED_TREES]], dim=1)
+    return torch.cat([mamba, trees, measures], dim=1)[:, ORDER]
 
 
 def in_blocks(function: Callable[..., tuple[Tensor, ...]], *rows: Tensor) -> tuple[Tensor, ...]:
