@@ -227,6 +227,7 @@ class Global(ExtraTreesDetector):
         (NeedsFolder, "saved into a folder that is not there yet"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:faulty scores a row otherwise alone")
 def test_each_fault_is_told_in_a_sentence(cls, sentence):
     detectors.register("faulty", f"{__name__}:{cls.__name__}")
     faults = detectors.check_detector("faulty")
@@ -725,6 +726,7 @@ def test_plugin_that_fails_is_one_sentence(text, sentence, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("id", ["pyod:COF", "pyod:SOD", "pyod:CD"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:pyod")
 def test_detector_that_cannot_score_a_row_alone_is_refused(rows, id):
     with pytest.raises(InputError, match=f"{id} cannot score a row alone"):
         detectors.make(id).fit(*rows)
@@ -737,6 +739,7 @@ def test_detector_that_cannot_score_a_row_alone_is_refused(rows, id):
         ("semi_supervised.LabelPropagation", "scores a row as nan"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:sklearn")
 def test_rows_refused_in_scoring_are_one_sentence(rows, member, sentence):
     id, (X, y) = f"sklearn:{member}", rows
     with pytest.raises(InputError, match=f"{id} {sentence}"):
@@ -748,6 +751,7 @@ def test_a_refused_setting_is_not_taken_for_refused_rows(rows):
         detectors.make("sklearn:svm.SVC", C=-1).fit(*rows)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_rows_that_were_not_learned_are_tried_alone():
     X = np.random.default_rng(0).standard_normal((120, 4))
     X[110:] += 3

@@ -428,6 +428,7 @@ def test_peers_are_scaled_on_their_training_rows_and_one_class_ones_see_no_label
 
 
 @pytest.mark.parametrize("name", PEERS)
+@pytest.mark.filterwarnings("ignore::UserWarning:pyod", "ignore::UserWarning:xgboost")
 def test_peer_scores_alike_with_the_same_seed_and_finds_what_stands_out(name):
     for package in PACKAGES.get(name, []):
         pytest.importorskip(package, reason="requirements-benchmarks.txt is not installed")
