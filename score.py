@@ -50,14 +50,14 @@ def score(config: ScoreConfig) -> None:
     """Write the rows and their scores; say how many are called anomalies."""
     from scipy.special import expit
 
-    from agents.runs import find_run, open_run
+    from agents.runs import find_run, open_run, same
     from data.files import read_rows
 
     check_file(config.out, "--out")
     suffix = config.out.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{config.out} is no {' or '.join(SUFFIXES)} file; name one with --out.")
-    if config.out.resolve() == config.data.resolve():
+    if same(config.out, config.data):
         raise InputError(f"{config.out} holds the rows to score; name another file with --out.")
     load_plugins(config.plugin)
     run = open_run(config.run) if config.run else find_run(config.runs)

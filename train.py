@@ -6,7 +6,7 @@ python train.py --data my.csv --label-column fraud --protocol full
 import re
 import shlex
 import sys
-import tempfile
+import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import chain, count
@@ -21,7 +21,7 @@ from agents.algorithms import ALGORITHMS
 from agents.settings import HardeningSettings
 from common.command import choice, run_command
 from common.errors import check_at_least
-from common.files import check_folder
+from common.files import check_folder, scratch_folder
 from common.imports import load_plugins
 
 if TYPE_CHECKING:
@@ -75,9 +75,8 @@ def train(config: TrainConfig) -> Path:
     )
     parts = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(table.name).stem}-{config.algo}-{config.seed}"
     name = re.sub(r"[^\w.-]", "-", parts)
-    config.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=config.out, prefix=f".{name}.") as scratch:
-        folder = Path(scratch) / name
+    with scratch_folder(config.out) as scratch:
+        folder = scratch / "run"
         hardened = harden_logged(halves, config, folder / "tensorboard")
         detection = {
             when: detection_metrics(detector, halves.X_test, halves.y_test)
@@ -126,16 +125,21 @@ def draw(hardened: "Hardened", split: "Split", file: Path) -> None:
     write_figure(draw_overview(hardened, split.X_test, split.y_test), file)
 
 
-def keep(folder: Path, path: Path) -> Path:
-    """Move a folder to `path`, or to the first of `path`-2, `path`-3 and so on that is free."""
+def keep(folder: Path, path: Path, tries: int = 5) -> Path:
+    """Move a folder to `path`, or to the first of `path`-2, `path`-3 and so on that is free.
+
+    Windows refuses while a virus scanner reads a file in it; two seconds later it is tried again.
+    """
     others = (path.with_name(f"{path.name}-{number}") for number in count(2))
     candidate = next(other for other in chain([path], others) if not other.exists())
     try:
         return folder.rename(candidate)
-    except OSError:
-        if not candidate.exists():
-            raise
-        return keep(folder, path)  # another run was quicker
+    except OSError as error:
+        if not candidate.exists():  # else another run was quicker
+            if tries <= 1 or not isinstance(error, PermissionError):
+                raise
+            time.sleep(2)
+    return keep(folder, path, tries - 1)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import methodcaller
@@ -22,7 +23,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         InputError: the system refuses to write there, such as on a full disk.
     """
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}{path.suffix}")
+    temporary = path.with_name(hidden_name() + path.suffix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -37,9 +38,30 @@ def replacing(path: Path | str) -> Iterator[Path]:
         ) from error
 
 
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Make a hidden folder in `parent`, and remove what is there of it in the end.
+
+    On Windows `tempfile` closes its folders to others, and tries for hours where it may make none.
+    """
+    folder = parent / hidden_name()
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def hidden_name() -> str:
+    """Return a name that nothing has; it is short, as paths on Windows must be."""
+    return f".{uuid4().hex[:8]}"
+
+
 def check_folder(folder: Path, option: str) -> None:
     """Raise `InputError` where `folder` is none that can be written into, or made."""
-    existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    existing = next((path for path in (folder, *folder.parents) if os.path.exists(path)), None)
+    if existing is None:
+        raise InputError(f"{folder} is on no drive that is there; name another with {option}.")
     if not existing.is_dir():
         raise InputError(f"{existing} is a file; name a folder with {option}.")
     if not os.access(existing, os.W_OK | os.X_OK):

@@ -255,9 +255,9 @@ class MambaMoEDetector(Detector):
 
 
 def is_usable(device: str | torch.device) -> bool:
-    """Tell whether torch knows a device, can put something on it and take it back."""
+    """Tell whether torch knows a device, can put float64 on it (not so on mps) and take it back."""
     try:
-        torch.empty(1, device=torch.device(device)).cpu()
+        torch.empty(1, dtype=torch.float64, device=torch.device(device)).cpu()
     except (AssertionError, RuntimeError, TypeError):
         return False
     return True
@@ -266,7 +266,7 @@ def is_usable(device: str | torch.device) -> bool:
 def find_device(name: str | torch.device) -> torch.device:
     """Return torch's device of that name; raise `InputError` where it cannot be used."""
     if not is_usable(name):
-        raise InputError(f"The torch device {name!r} is not there; take cpu, or one that is.")
+        raise InputError(f"The torch device {name!r} is not there, or has no float64; take cpu.")
     return torch.device(name)
 
 

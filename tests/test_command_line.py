@@ -525,6 +525,12 @@ def test_a_warning_is_told_in_one_line(capsys):
     assert capsys.readouterr().err == "warning: two lines\n"
 
 
+def test_a_drive_that_is_not_there_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("os.path.exists", lambda path: False)
+    with pytest.raises(InputError, match="on no drive that is there; name another with --out"):
+        check_folder(Path("runs"), "--out")
+
+
 def test_figures_are_written_through_a_link_and_onto_nothing_but_files(tmp_path):
     link, pipe = tmp_path / "link.json", tmp_path / "pipe"
     link.symlink_to(tmp_path / "figures.json")
@@ -698,6 +704,27 @@ def test_a_name_that_another_run_takes_in_between_is_passed_over(tmp_path, monke
     answers = iter([False])
     monkeypatch.setattr(Path, "exists", lambda path: next(answers, exists(path)))
     assert keep(tmp_path / "scratch", tmp_path / "run").name == "run-2"
+
+
+@pytest.mark.parametrize("refusals", [1, 9])
+def test_a_folder_that_a_scanner_reads_is_moved_once_it_is_done(tmp_path, monkeypatch, refusals):
+    (tmp_path / "scratch").mkdir()
+    waits, rename, refused = [], Path.rename, iter([PermissionError] * refusals)
+
+    def refusing(folder, path):
+        if error := next(refused, None):
+            raise error
+        return rename(folder, path)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    monkeypatch.setattr("time.sleep", waits.append)
+    moved = partial(keep, tmp_path / "scratch", tmp_path / "run")
+    if refusals == 1:
+        assert moved() == tmp_path / "run"
+    else:
+        with pytest.raises(PermissionError):
+            moved()
+    assert len(waits) == min(refusals, 4)
 
 
 def test_seed_and_protocol_of_the_command_line_reach_split_and_loop(tmp_path, monkeypatch):

@@ -546,6 +546,17 @@ def test_a_device_that_gives_nothing_back_is_refused(rows):
         MambaMoEDetector(device="meta").fit(*rows)
 
 
+def test_a_device_without_float64_is_refused(rows, monkeypatch):
+    def as_on_mps(*sizes, dtype=None, **unused):
+        if dtype is torch.float64:
+            raise TypeError
+        return torch.zeros(*sizes, dtype=dtype)
+
+    monkeypatch.setattr(torch, "empty", as_on_mps)
+    with pytest.raises(InputError, match="torch device 'mps' is not there, or has no float64"):
+        MambaMoEDetector(device="mps").fit(*rows)
+
+
 def test_a_device_may_be_torchs_own(rows, tmp_path):
     device = torch.device("cpu")
     detector = MambaMoEDetector(steps=2, n_trees=2, device=device).fit(*rows)
