@@ -1,7 +1,5 @@
 """The flagship's network without routing, for runtimes that run a graph of operations."""
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -55,14 +53,14 @@ class DenseTrees(nn.Module):
     def __init__(self, trees: TreeExperts) -> None:
         super().__init__()
         depth, n_trees = trees.question.shape
-        sizes = torch.tensor([end - start for start, end in pairwise(trees.ends)])
-        number = torch.arange(len(sizes)).repeat_interleave(sizes)[:n_trees]
+        starts = torch.tensor(trees.ends[1:-1])  # of all experts' trees but the first one's
+        number = torch.bucketize(torch.arange(n_trees), starts, right=True)
         self.register_buffer("column", trees.column[:, :n_trees].flatten())
         self.register_buffer("border", trees.border[:, :n_trees].flatten())
         self.register_buffer("bit", 2.0 ** torch.arange(depth))
         self.register_buffer("first_leaf", torch.arange(n_trees) * trees.leaf.shape[1])
         self.register_buffer("leaf", trees.leaf.flatten())
-        self.register_buffer("expert", F.one_hot(number, len(sizes)).float())
+        self.register_buffer("expert", F.one_hot(number, len(trees.bias)).float())
         self.register_buffer("bias", trees.bias)
 
     def forward(self, rows: Tensor) -> Tensor:
