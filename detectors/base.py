@@ -262,6 +262,13 @@ def real_weights(y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray) -> np
     return (np.where(anomaly, taken_over, 1.0)[real] * weight[real]).astype(np.float32)
 
 
+def real_rows(
+    X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows, labels and `real_weights` of what is not synthetic; arguments as in `fit`."""
+    return X[~synthetic], y[~synthetic], real_weights(y, weight, synthetic)
+
+
 def relative_weights(y: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Weights, float (n,), of which those of rows labelled 0, where not 0, are about 1 in the mean.
 

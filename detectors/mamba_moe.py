@@ -1,9 +1,10 @@
 """The flagship: a mixture of Mamba-2 experts and of others that err differently."""
 
-from functools import partial
+import copy
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import joblib
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
@@ -16,12 +17,13 @@ from common.randomness import torch_seed
 from common.scaling import RowScaler
 from common.seeds import RandomState, as_seed
 from common.tensors import load_tensors, save_tensors
-from detectors.base import Detector, check_contamination, real_weights
+from detectors.base import Detector, check_contamination, real_rows, real_weights
 from detectors.mamba2 import HEADDIM
+from detectors.memory import Memory
 from detectors.mixture import HARDENED_TREES, REAL_TREES, Mixture, Sizes
-from detectors.neighbour_expert import opinions_of_known
+from detectors.neighbour_expert import NeighbourExpert, opinions_of_known
 from detectors.remembered import ROWS_AT_ONCE
-from detectors.tree_expert import boost, boost_briefly
+from detectors.tree_expert import Grow, TreeExperts, boost, boost_briefly
 
 BATCH = 128
 WEIGHT_DECAY = 1.0
@@ -53,6 +55,20 @@ class TrainingRows(NamedTuple):
         return TrainingRows(scaled, measures, self.y[real], weight, self.synthetic[real])
 
 
+class OfReal(NamedTuple):
+    """What learned from the real rows alone; retraining keeps it while they and the settings stay.
+
+    `key` tells these from others. `own` is what is said of the rows themselves: the measures of
+    normal ones, float32 (n, 3), and the neighbours' opinions of known anomalies, (m,).
+    """
+
+    key: str
+    memory: Memory
+    neighbours: NeighbourExpert
+    trees: TreeExperts
+    own: tuple[Tensor, Tensor]
+
+
 class MambaMoEDetector(Detector):
     """The mixture of `detectors.mixture`; its Mamba experts learn from weighted draws of the rows.
 
@@ -75,6 +91,7 @@ class MambaMoEDetector(Detector):
     """
 
     network_type = Mixture  # a subclass of the detector may name one of the network
+    of_real_: OfReal | None = None
 
     def __init__(
         self,
@@ -115,15 +132,16 @@ class MambaMoEDetector(Detector):
         self.n_normals_, self.n_known_ = np.bincount(y[counts]).tolist()
         with torch_seed(self.seed_) as generator:
             network = self.network_ = self._build().train()
-            scaled = network.encoding.fit(X[counts]).scaler(X)
-            measures = self._fit_remembered(scaled, y, counts)
-            every = TrainingRows(scaled, measures, y, weight, synthetic)
+            every = self._learn_real(X, y, weight, synthetic)
             found = synthetic & (y == 1)
             hardens = network.memory.trust and weight[found].any()
             rows = every if hardens else every.real()
             self._train_experts(rows, generator)
         network.eval()
-        self._fit_others(rows)
+        hardened = bool(rows.synthetic.any())
+        if hardened:
+            self._fit_trees(HARDENED_TREES, rows, grow=boost)
+        network.weigh(self.n_normals_ + self.n_known_, hardened)
         normal = (rows.y == 0) & (rows.weight > 0)
         network.calibrate(rows.scaled[normal], rows.measures[normal], self.contamination)
         with torch.no_grad():
@@ -157,29 +175,47 @@ class MambaMoEDetector(Detector):
         )
         return self.network_type(sizes, device).to(device)
 
-    def _fit_remembered(self, scaled: Tensor, y: np.ndarray, counts: np.ndarray) -> Tensor:
-        """Remember the real rows that count; return what they say of all rows, float32 (n, 3).
+    def _learn_real(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
+    ) -> TrainingRows:
+        """Fit what learns from real rows alone, unless it did before; return all rows, measured."""
+        network, counts = self.network_, ~synthetic & (weight > 0)
+        scaled = network.encoding.fit(X[counts]).scaler(X)
+        key = joblib.hash([*real_rows(X, y, weight, synthetic), self._params_with_seed()])
+        kept = self.of_real_ if self.of_real_ and self.of_real_.key == key else None
+        own = self._recall(kept) if kept else self._fit_remembered(scaled, y, counts)
+        measures = torch.cat([network.compare(batch) for batch in scaled.split(ROWS_AT_ONCE)])
+        measures[(y == 0) & counts], measures[(y == 1) & counts, 2] = own
+        rows = TrainingRows(scaled, measures, y, weight, synthetic)
+        if not kept:
+            self._fit_trees(REAL_TREES, rows.real(), grow=boost_briefly)
+            trees = copy.deepcopy(network.trees)
+            self.of_real_ = OfReal(key, network.memory, network.neighbours, trees, own)
+        return rows
+
+    def _recall(self, kept: OfReal) -> tuple[Tensor, Tensor]:
+        """Take over what learned from the same real rows; return what it says of them."""
+        self.network_.memory, self.network_.neighbours = kept.memory, kept.neighbours
+        self.network_.trees = copy.deepcopy(kept.trees)
+        return kept.own
+
+    def _fit_remembered(
+        self, scaled: Tensor, y: np.ndarray, counts: np.ndarray
+    ) -> tuple[Tensor, Tensor]:
+        """Remember the real rows that count; return what is said of them, as in `OfReal`.
 
         No row is measured against itself.
         """
-        normal, known = (y == 0) & counts, (y == 1) & counts
+        normal, known = scaled[(y == 0) & counts], scaled[(y == 1) & counts]
         network, choice = self.network_, torch.Generator().manual_seed(self.seed_)
-        of_normals = network.memory.fit(scaled[normal], scaled[known], choice)
-        likeness = network.neighbours.fit(scaled[normal], scaled[known], choice)
-        measures = torch.cat([network.compare(batch) for batch in scaled.split(ROWS_AT_ONCE)])
-        measures[normal] = torch.cat([of_normals, likeness[:, None]], dim=1)
-        measures[known, 2] = opinions_of_known(scaled[normal], scaled[known], choice)
-        return measures
+        of_normals = network.memory.fit(normal, known, choice)
+        likeness = network.neighbours.fit(normal, known, choice)
+        of_known = opinions_of_known(normal, known, choice)
+        return torch.cat([of_normals, likeness[:, None]], dim=1), of_known
 
-    def _fit_others(self, rows: TrainingRows) -> None:
-        """Fit the trees, and weigh all opinions."""
-        network, real = self.network_, rows.real()
-        fit_trees = partial(network.trees.fit, seed=self.seed_)
-        fit_trees(REAL_TREES, real.columns, real.y, real.weight, grow=boost_briefly)
-        hardened = bool(rows.synthetic.any())
-        if hardened:
-            fit_trees(HARDENED_TREES, rows.columns, rows.y, rows.weight, grow=boost)
-        network.weigh(self.n_normals_ + self.n_known_, hardened)
+    def _fit_trees(self, number: int, rows: TrainingRows, grow: Grow) -> None:
+        trees = self.network_.trees
+        trees.fit(number, rows.columns, rows.y, rows.weight, seed=self.seed_, grow=grow)
 
     def _train_experts(self, rows: TrainingRows, generator: torch.Generator) -> None:
         kinds = [rows.y == 0, (rows.y == 1) & ~rows.synthetic, (rows.y == 1) & rows.synthetic]

@@ -14,7 +14,7 @@ from common.divisor import divisor
 from common.errors import InputError, check_at_least
 from common.rows import FLOAT32_MAX
 from common.seeds import RandomState
-from detectors.base import real_weights, relative_weights
+from detectors.base import real_rows, relative_weights
 from detectors.log_odds import class_log_odds, vote_log_odds
 from detectors.memory import synthetic_trust
 from detectors.refitted import RefittedDetector
@@ -62,7 +62,7 @@ class TreesDetector(RefittedDetector):
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
         self.check_settings()
-        X_real, y_real, real_weight = real_rows(self.training_rows_)
+        X_real, y_real, real_weight = real_rows(**self.training_rows_)
         self.origin_, self.unit_ = origin_and_unit(X_real)
         seen = self._as_seen(X_real)
         self.check_rows(seen)
@@ -74,9 +74,9 @@ class TreesDetector(RefittedDetector):
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
         """Fit anew, but for the classifier of the real rows while these and the settings stay."""
-        before = real_rows(self.training_rows_)
+        before = real_rows(**self.training_rows_)
         self._keep(X, y, weight, synthetic)
-        same_rows = all(map(np.array_equal, before, real_rows(self.training_rows_)))
+        same_rows = all(map(np.array_equal, before, real_rows(**self.training_rows_)))
         if same_rows and self._params_with_seed() == self.fitted_with_:
             self._learn_synthetic(X, y, weight, synthetic)
         else:
@@ -104,12 +104,6 @@ class TreesDetector(RefittedDetector):
         if self.of_all_ is None:
             return of_real
         return (of_real + self.trust_weight_ * self.ask(self.of_all_, X)) / (1 + self.trust_weight_)
-
-
-def real_rows(rows: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what is real of a detector's training rows: rows, labels and weights."""
-    y, synthetic = rows["y"], rows["synthetic"]
-    return rows["X"][~synthetic], y[~synthetic], real_weights(y, rows["weight"], synthetic)
 
 
 def origin_and_unit(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -452,8 +452,8 @@ def test_trees_learn_from_synthetic_rows_all_around_the_normal_ones(id):
     assert after > 0.94
 
 
-@pytest.mark.parametrize("id", ["extra-trees", "catboost"])
-def test_trees_of_the_real_rows_are_kept_while_the_bank_grows(rows, id):
+@pytest.mark.parametrize("id", ["mamba-moe", "mamba", "extra-trees", "catboost"])
+def test_what_learned_from_real_rows_is_kept_while_the_bank_grows(rows, id):
     X, y = rows
     detector = detectors.make(id, **QUICK[id]).fit(X, y)
     of_real = detector.of_real_
