@@ -5,6 +5,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Self, TypeGuard
 
+import joblib
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import (
@@ -176,6 +177,12 @@ class Detector(TwoClassClassifier):
     def _params_with_seed(self) -> dict[str, Any]:
         """Return the settings with the seed that was taken of `random_state`."""
         return {**self.get_params(deep=False), "random_state": self.seed_}
+
+    def _key_of_real(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
+    ) -> str:
+        """Return what tells the settings and the real rows from others; arguments as in `_fit`."""
+        return joblib.hash([*real_rows(X, y, weight, synthetic), self._params_with_seed()])
 
     def _check_training(
         self,

@@ -4,7 +4,6 @@ import copy
 from pathlib import Path
 from typing import NamedTuple, Self
 
-import joblib
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
@@ -17,17 +16,17 @@ from common.randomness import torch_seed
 from common.scaling import RowScaler
 from common.seeds import RandomState, as_seed
 from common.tensors import load_tensors, save_tensors
-from detectors.base import Detector, check_contamination, real_rows, real_weights
+from detectors.base import Detector, check_contamination, real_weights
 from detectors.mamba2 import HEADDIM
-from detectors.memory import Memory
 from detectors.mixture import HARDENED_TREES, REAL_TREES, Mixture, Sizes
-from detectors.neighbour_expert import NeighbourExpert, opinions_of_known
+from detectors.neighbour_expert import opinions_of_known
 from detectors.remembered import ROWS_AT_ONCE
-from detectors.tree_expert import Grow, TreeExperts, boost, boost_briefly
+from detectors.tree_expert import Grow, boost, boost_briefly
 
 BATCH = 128
 WEIGHT_DECAY = 1.0
 MIN_EXPERTS, MAX_EXPERTS = 4, 8
+LEARN_FROM_REAL = ("memory", "neighbours", "trees")  # parts of the network
 FITTED = ("n_experts_", "n_features_in_", "n_normals_", "n_known_")
 
 
@@ -58,14 +57,13 @@ class TrainingRows(NamedTuple):
 class OfReal(NamedTuple):
     """What learned from the real rows alone; retraining keeps it while they and the settings stay.
 
-    `key` tells these from others. `own` is what is said of the rows themselves: the measures of
-    normal ones, float32 (n, 3), and the neighbours' opinions of known anomalies, (m,).
+    `key` tells these from others, `states` are those of the network's parts by their names. `own`
+    is what is said of the rows themselves: the measures of normal ones, float32 (n, 3), and the
+    neighbours' opinions of known anomalies, (m,).
     """
 
     key: str
-    memory: Memory
-    neighbours: NeighbourExpert
-    trees: TreeExperts
+    states: dict[str, dict[str, Tensor]]
     own: tuple[Tensor, Tensor]
 
 
@@ -181,7 +179,7 @@ class MambaMoEDetector(Detector):
         """Fit what learns from real rows alone, unless it did before; return all rows, measured."""
         network, counts = self.network_, ~synthetic & (weight > 0)
         scaled = network.encoding.fit(X[counts]).scaler(X)
-        key = joblib.hash([*real_rows(X, y, weight, synthetic), self._params_with_seed()])
+        key = self._key_of_real(X, y, weight, synthetic)
         kept = self.of_real_ if self.of_real_ and self.of_real_.key == key else None
         own = self._recall(kept) if kept else self._fit_remembered(scaled, y, counts)
         measures = torch.cat([network.compare(batch) for batch in scaled.split(ROWS_AT_ONCE)])
@@ -189,14 +187,14 @@ class MambaMoEDetector(Detector):
         rows = TrainingRows(scaled, measures, y, weight, synthetic)
         if not kept:
             self._fit_trees(REAL_TREES, rows.real(), grow=boost_briefly)
-            trees = copy.deepcopy(network.trees)
-            self.of_real_ = OfReal(key, network.memory, network.neighbours, trees, own)
+            parts = {name: network.get_submodule(name).state_dict() for name in LEARN_FROM_REAL}
+            self.of_real_ = OfReal(key, copy.deepcopy(parts), own)
         return rows
 
     def _recall(self, kept: OfReal) -> tuple[Tensor, Tensor]:
         """Take over what learned from the same real rows; return what it says of them."""
-        self.network_.memory, self.network_.neighbours = kept.memory, kept.neighbours
-        self.network_.trees = copy.deepcopy(kept.trees)
+        for name, state in kept.states.items():
+            self.network_.get_submodule(name).load_state_dict(state)
         return kept.own
 
     def _fit_remembered(

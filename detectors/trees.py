@@ -37,6 +37,7 @@ class TreesDetector(RefittedDetector):
     """
 
     n_jobs: int | None
+    key_of_real_: str | None = None
 
     def check_settings(self) -> None:
         """Raise `InputError` where a setting is out of range."""
@@ -61,26 +62,20 @@ class TreesDetector(RefittedDetector):
     def _refit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
+        """Fit anew, but for the classifier of the real rows while these and the settings stay."""
         self.check_settings()
-        X_real, y_real, real_weight = real_rows(**self.training_rows_)
-        self.origin_, self.unit_ = origin_and_unit(X_real)
-        seen = self._as_seen(X_real)
-        self.check_rows(seen)
-        real_weight = relative_weights(y_real, real_weight)
-        self.of_real_ = self.make_classifier().fit(seen, y_real, sample_weight=real_weight)
+        key = self._key_of_real(X, y, weight, synthetic)
+        if key != self.key_of_real_:
+            self._learn_real(*real_rows(X, y, weight, synthetic))
+            self.key_of_real_ = key
         self._learn_synthetic(X, y, weight, synthetic)
 
-    def _partial_fit(
-        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
-    ) -> None:
-        """Fit anew, but for the classifier of the real rows while these and the settings stay."""
-        before = real_rows(**self.training_rows_)
-        self._keep(X, y, weight, synthetic)
-        same_rows = all(map(np.array_equal, before, real_rows(**self.training_rows_)))
-        if same_rows and self._params_with_seed() == self.fitted_with_:
-            self._learn_synthetic(X, y, weight, synthetic)
-        else:
-            self._refit(X, y, weight, synthetic)
+    def _learn_real(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
+        self.origin_, self.unit_ = origin_and_unit(X)
+        seen = self._as_seen(X)
+        self.check_rows(seen)
+        relative = relative_weights(y, weight)
+        self.of_real_ = self.make_classifier().fit(seen, y, sample_weight=relative)
 
     def _learn_synthetic(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
