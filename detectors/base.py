@@ -48,6 +48,7 @@ class Detector(TwoClassClassifier):
     seed_: int
     fitted_with_: dict[str, Any]
     n_features_in_: int
+    key_of_real_: str | None = None
 
     def fit(
         self,
@@ -72,7 +73,7 @@ class Detector(TwoClassClassifier):
         """
         with all_or_nothing(self), gradients_on():
             classes, *checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
-            self.threshold_ = 0.0
+            self.threshold_, self.key_of_real_ = 0.0, None
             self._fit(*checked)
             self.classes_, self.fitted_with_ = classes, self._params_with_seed()
             return self._score_training_rows(checked[0])
@@ -178,11 +179,16 @@ class Detector(TwoClassClassifier):
         """Return the settings with the seed that was taken of `random_state`."""
         return {**self.get_params(deep=False), "random_state": self.seed_}
 
-    def _key_of_real(
+    def _knows_real(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
-    ) -> str:
-        """Return what tells the settings and the real rows from others; arguments as in `_fit`."""
-        return joblib.hash([*real_rows(X, y, weight, synthetic), self._params_with_seed()])
+    ) -> bool:
+        """Note settings and real rows; tell whether they were the same in the training before.
+
+        What learned from the real rows alone is then kept; `fit` forgets them. Arguments are its.
+        """
+        key = joblib.hash([*real_rows(X, y, weight, synthetic), self._params_with_seed()])
+        before, self.key_of_real_ = self.key_of_real_, key
+        return key == before
 
     def _check_training(
         self,

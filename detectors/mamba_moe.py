@@ -57,12 +57,11 @@ class TrainingRows(NamedTuple):
 class OfReal(NamedTuple):
     """What learned from the real rows alone; retraining keeps it while they and the settings stay.
 
-    `key` tells these from others, `states` are those of the network's parts by their names. `own`
-    is what is said of the rows themselves: the measures of normal ones, float32 (n, 3), and the
-    neighbours' opinions of known anomalies, (m,).
+    `states` are those of the network's parts by their names. `own` is what is said of the rows
+    themselves: the measures of normal ones, float32 (n, 3), and the neighbours' opinions of known
+    anomalies, (m,).
     """
 
-    key: str
     states: dict[str, dict[str, Tensor]]
     own: tuple[Tensor, Tensor]
 
@@ -89,7 +88,7 @@ class MambaMoEDetector(Detector):
     """
 
     network_type = Mixture  # a subclass of the detector may name one of the network
-    of_real_: OfReal | None = None
+    of_real_: OfReal
 
     def __init__(
         self,
@@ -178,33 +177,30 @@ class MambaMoEDetector(Detector):
     ) -> TrainingRows:
         """Fit what learns from real rows alone, unless it did before; return all rows, measured."""
         network, counts = self.network_, ~synthetic & (weight > 0)
+        normal, known = (y == 0) & counts, (y == 1) & counts
         scaled = network.encoding.fit(X[counts]).scaler(X)
-        key = self._key_of_real(X, y, weight, synthetic)
-        kept = self.of_real_ if self.of_real_ and self.of_real_.key == key else None
-        own = self._recall(kept) if kept else self._fit_remembered(scaled, y, counts)
+        kept = self._knows_real(X, y, weight, synthetic)
+        own = self._recall() if kept else self._fit_remembered(scaled[normal], scaled[known])
         measures = torch.cat([network.compare(batch) for batch in scaled.split(ROWS_AT_ONCE)])
-        measures[(y == 0) & counts], measures[(y == 1) & counts, 2] = own
+        measures[normal], measures[known, 2] = own
         rows = TrainingRows(scaled, measures, y, weight, synthetic)
         if not kept:
             self._fit_trees(REAL_TREES, rows.real(), grow=boost_briefly)
             parts = {name: network.get_submodule(name).state_dict() for name in LEARN_FROM_REAL}
-            self.of_real_ = OfReal(key, copy.deepcopy(parts), own)
+            self.of_real_ = OfReal(copy.deepcopy(parts), own)
         return rows
 
-    def _recall(self, kept: OfReal) -> tuple[Tensor, Tensor]:
+    def _recall(self) -> tuple[Tensor, Tensor]:
         """Take over what learned from the same real rows; return what it says of them."""
-        for name, state in kept.states.items():
+        for name, state in self.of_real_.states.items():
             self.network_.get_submodule(name).load_state_dict(state)
-        return kept.own
+        return self.of_real_.own
 
-    def _fit_remembered(
-        self, scaled: Tensor, y: np.ndarray, counts: np.ndarray
-    ) -> tuple[Tensor, Tensor]:
-        """Remember the real rows that count; return what is said of them, as in `OfReal`.
+    def _fit_remembered(self, normal: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Remember scaled rows, (n, d) and (m, d); return what is said of them, as in `OfReal`.
 
         No row is measured against itself.
         """
-        normal, known = scaled[(y == 0) & counts], scaled[(y == 1) & counts]
         network, choice = self.network_, torch.Generator().manual_seed(self.seed_)
         of_normals = network.memory.fit(normal, known, choice)
         likeness = network.neighbours.fit(normal, known, choice)

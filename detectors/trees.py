@@ -37,7 +37,6 @@ class TreesDetector(RefittedDetector):
     """
 
     n_jobs: int | None
-    key_of_real_: str | None = None
 
     def check_settings(self) -> None:
         """Raise `InputError` where a setting is out of range."""
@@ -64,10 +63,8 @@ class TreesDetector(RefittedDetector):
     ) -> None:
         """Fit anew, but for the classifier of the real rows while these and the settings stay."""
         self.check_settings()
-        key = self._key_of_real(X, y, weight, synthetic)
-        if key != self.key_of_real_:
+        if not self._knows_real(X, y, weight, synthetic):
             self._learn_real(*real_rows(X, y, weight, synthetic))
-            self.key_of_real_ = key
         self._learn_synthetic(X, y, weight, synthetic)
 
     def _learn_real(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray) -> None:
