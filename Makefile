@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# where it is set, as in many container images, each process would compile all modules anew
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run test lint docs install
 
