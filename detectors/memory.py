@@ -2,58 +2,79 @@
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from common.scaling import RowScaler
-from detectors.remembered import RememberedRows, column_contrast
+from detectors.remembered import RememberedRows, auroc, column_contrast, preferred
 from detectors.standardised import Standardised
 
 N_MEASURES = 2
 DOUBTED = 10  # known anomalies that are half trusted
+SHRINKAGE = 0.1  # of the principal axes' variances, relative to their mean
+LEAST, MOST = 1e-30, 1e6  # deviation that axes are divided by, and what then stays finite
 
 
 class Memory(Standardised):
     """Two measures of novelty: mean and least log-distance to groups of remembered normal rows.
 
-    A column counts in the distance partly as much as known anomalies stand out in it: a kind not
-    seen yet is likelier to show where seen kinds do than in columns that no anomaly touched.
-    Measures have mean 0 and standard deviation 1 over the normal rows.
+    The distance is taken in the scaled columns, in the columns' own units or along the principal
+    axes of normal rows, as known anomalies are told best by it (`preferred`). A column counts
+    partly as much as known anomalies stand out in it: a kind not seen yet is likelier to show where
+    seen kinds do than in columns that no anomaly touched. Measures have mean 0 and standard
+    deviation 1 over the normal rows.
     """
 
-    column_scale: Tensor
+    axes: Tensor
     trust: Tensor
 
     def __init__(self, n_normals: int, n_features: int) -> None:
         super().__init__(N_MEASURES)
         self.normals = RememberedRows(n_normals, n_features)
-        self.register_buffer("column_scale", torch.ones(n_features))
+        self.register_buffer("axes", torch.eye(n_features))
         self.register_buffer("trust", torch.zeros(()))
 
-    def fit(self, normals: Tensor, known: Tensor, generator: torch.Generator) -> Tensor:
-        """Remember a random choice of normal rows, weigh the columns, and set the trust.
+    def fit(
+        self, normals: Tensor, known: Tensor, unit: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Remember a random choice of normal rows, choose the axes, and set the trust.
 
-        A column's weight is half 1 and half its `column_contrast`. `trust`, in [0, 1], says how far
-        anomalies of this table are rows unlike the normal ones: (2 AUROC - 1)^2 n / (n + 10) of the
-        unweighted measure on the n known anomalies, and 0 where AUROC is below 1/2.
+        A column's weight is half 1 and half its `column_contrast`; principal axes have none. The
+        trust is that of the scaled columns, unweighted; see `trust`.
 
         Args:
             normals: scaled rows, float32 (n, d).
             known: scaled known anomalies, float32 (m, d).
+            unit: a scaled unit of each column in the input's units, float64 (d,).
             generator: of the choice.
 
         Returns:
             the measures of `normals`, float32 (n, 2), no row being measured against itself.
         """
         chosen = self.normals.choose(len(normals), generator)
-        own = self._remember(normals, chosen)
-        self.trust.fill_(trust(own[:, 0], self(known)[:, 0]))
-        self.column_scale.copy_((1 + column_contrast(normals, known)) / 2)
+        columns = [torch.eye(len(unit), device=unit.device), level(unit.diag(), normals)]
+        choices = [*columns, level(principal_axes(normals), normals)]
+        novelty = [self.novelty(axes, normals, known, chosen) for axes in choices]
+        self.trust.fill_(trust(*novelty[0]))
+        best = preferred([auroc(*pair) for pair in novelty])
+        self.axes.copy_(choices[best])
+        if best < len(columns):
+            self.axes.mul_((1 + column_contrast(normals, known)) / 2)
         return self._remember(normals, chosen)
+
+    def novelty(
+        self, axes: Tensor, normals: Tensor, known: Tensor, chosen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the first measure along `axes`, float32 (d, d), of normal and of known rows.
+
+        `chosen` numbers the normal rows that are remembered, (m,); other arguments as in `fit`.
+        """
+        self.axes.copy_(axes)
+        own = self._remember(normals, chosen)
+        return own[:, 0], self(known)[:, 0]
 
     def _remember(self, normals: Tensor, chosen: Tensor) -> Tensor:
         """Store the `chosen` rows and standardise; return the measures of `normals`, (n, 2)."""
-        self.normals.remember(normals[chosen] * self.column_scale)
+        self.normals.remember(normals[chosen] @ self.axes)
         measures = self.measures(normals, chosen)
         self.learn_spread(measures, 1e-3)
         return self.standardise(measures)
@@ -64,20 +85,36 @@ class Memory(Standardised):
 
     def measures(self, scaled: Tensor, own: Tensor | None = None) -> Tensor:
         """Mean and least log-distance, (n, 2), of scaled rows; `own` as in `RememberedRows`."""
-        log_distance = self.normals(scaled * self.column_scale, own)
+        log_distance = self.normals(scaled @ self.axes, own)
         return torch.stack([log_distance.mean(dim=1), log_distance.amin(dim=1)], dim=1)
 
 
+def level(axes: Tensor, normals: Tensor) -> Tensor:
+    """Return float64 axes, (d, d), as float32 ones in which normal rows' mean variance is 1."""
+    variance = (normals.double() @ axes).var(dim=0, correction=0)
+    return (axes / variance.mean().sqrt().clamp(min=LEAST)).clamp(-MOST, MOST).float()
+
+
+def principal_axes(normals: Tensor) -> Tensor:
+    """Return the axes, float64 (d, d), that make the variances of normal rows, (n, d), alike."""
+    centred = normals.double() - normals.double().mean(dim=0)
+    variance, axes = torch.linalg.eigh(centred.T @ centred / len(normals))
+    variance = variance.clamp(min=0)
+    return axes / (variance + SHRINKAGE * variance.mean()).sqrt().clamp(min=LEAST)
+
+
 def trust(normal: Tensor, known: Tensor) -> float:
-    """Say from novelty, float32 (n,) each, how far known anomalies are novel; see `Memory.fit`."""
-    label = np.repeat([0, 1], [len(normal), len(known)])
-    auroc = roc_auc_score(label, torch.cat([normal, known]).cpu().numpy())
-    return max(2 * auroc - 1, 0.0) ** 2 * len(known) / (len(known) + DOUBTED)
+    """Say from novelty, float32 (n,) each, how far anomalies of a table are unlike its normal rows.
+
+    This is (2 AUROC - 1)^2 n / (n + 10) on n known anomalies, in [0, 1], and 0 where AUROC is below
+    1/2.
+    """
+    return max(2 * auroc(normal, known) - 1, 0.0) ** 2 * len(known) / (len(known) + DOUBTED)
 
 
 def synthetic_trust(X: np.ndarray, y: np.ndarray, seed: int) -> float:
     """Return the trust that a `Memory` of rows `X`, float (n, d), with labels `y`, (n,), sets."""
     scaled, normal = RowScaler(X.shape[1]).fit(X)(X), y == 0
     memory = Memory(int(normal.sum()), X.shape[1])
-    memory.fit(scaled[normal], scaled[~normal], torch.Generator().manual_seed(seed))
-    return float(memory.trust)
+    chosen = memory.normals.choose(int(normal.sum()), torch.Generator().manual_seed(seed))
+    return trust(*memory.novelty(memory.axes, scaled[normal], scaled[~normal], chosen))

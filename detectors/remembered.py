@@ -1,7 +1,10 @@
 """Rows that a detector remembers, in groups, and how far other rows are from them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 CAPACITY = 512  # rows that are remembered at most
@@ -9,6 +12,7 @@ GROUPS = 16
 SMALLEST = 3  # rows of a group, if there are as many
 ROWS_AT_ONCE = 16_384  # so that memory stays bounded
 FLOOR = 1e-2  # of the mean squared difference of a column; keeps the logarithm above rounding
+MARGIN = 0.01  # of AUROC, by which another measure must be better than the first
 
 
 class RememberedRows(nn.Module):
@@ -94,3 +98,15 @@ def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray) -> float:
         for side in ("left", "right")
     ]
     return float(np.abs(differences).max())
+
+
+def auroc(normal: Tensor, known: Tensor) -> float:
+    """Return how well known anomalies are told from normal rows, both float32 (n,)."""
+    label = np.repeat([0, 1], [len(normal), len(known)])
+    return float(roc_auc_score(label, torch.cat([normal, known]).cpu().numpy()))
+
+
+def preferred(aurocs: Sequence[float]) -> int:
+    """Return which measure to take: the first, unless the best is better by `MARGIN`."""
+    best = int(np.argmax(aurocs))
+    return best if aurocs[best] - aurocs[0] > MARGIN else 0

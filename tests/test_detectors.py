@@ -27,9 +27,9 @@ from detectors.base import sqrt_balanced_weights
 from detectors.mamba_moe import MambaMoEDetector, suggest_n_experts
 from detectors.memory import Memory, synthetic_trust, trust
 from detectors.mixture import HARDENED, REAL
-from detectors.neighbour_expert import NeighbourExpert, opinions_of_known
+from detectors.neighbour_expert import NeighbourExpert, fit_neighbours, opinions_of_known
 from detectors.preprocessing import PiecewiseLinearEncoding
-from detectors.remembered import RememberedRows
+from detectors.remembered import RememberedRows, auroc, preferred
 from detectors.replay import replay_set
 from detectors.router import NoisyTopKRouter
 from detectors.tree_expert import TreeExperts, boost, boost_briefly
@@ -594,12 +594,17 @@ def test_scores_of_duplicate_rows_do_not_depend_on_the_batch():
     np.testing.assert_allclose(one_by_one, detector.decision_function(X), atol=1e-4)
 
 
+def alike(d):
+    """Units of columns, (d,), that are all the same."""
+    return torch.ones(d, dtype=torch.float64)
+
+
 def test_memory_measures_most_where_known_anomalies_stand_out():
     with torch_seed(0) as generator:
         normals = torch.randn(200, 2, generator=generator)
         known = torch.randn(20, 2, generator=generator) + torch.tensor([4.0, 0.0])
         memory = Memory(200, 2)
-        memory.fit(normals, known, generator)
+        memory.fit(normals, known, alike(2), generator)
     along, across = memory(torch.tensor([[5.0, 0.0], [0.0, 5.0]]))
     assert (along > across).all()
 
@@ -608,7 +613,8 @@ def test_memory_sees_novelty_where_no_known_anomaly_stands_out():
     with torch_seed(0) as generator:
         normals = torch.randn(200, 2, generator=generator)
         memory = Memory(200, 2)
-        memory.fit(normals, normals[:50] + torch.tensor([4.0, 0.0]), generator)
+        known = normals[:50] + torch.tensor([4.0, 0.0])
+        memory.fit(normals, known, alike(2), generator)
     assert (memory(torch.tensor([[0.0, 8.0]])) > memory(normals).amax(dim=0)).all()
 
 
@@ -619,7 +625,7 @@ def test_trust_is_not_told_by_the_columns_that_it_was_chosen_by():
         known = torch.randn(20, 50, generator=generator)
         known[:, 0] += 4
         memory = Memory(200, 50)
-        memory.fit(normals, known, generator)
+        memory.fit(normals, known, alike(50), generator)
     assert 0 < memory.trust < 0.4
 
 
@@ -628,12 +634,92 @@ def test_memory_does_not_measure_a_row_against_itself(n):
     with torch_seed(0) as generator:
         normals = torch.randn(n, 3, generator=generator)
         memory = Memory(n, 3)
-        measures = memory.fit(normals, normals[:1] + 5, generator)
+        measures = memory.fit(normals, normals[:1] + 5, alike(3), generator)
     assert measures.isfinite().all()
     torch.testing.assert_close(measures.mean(dim=0), torch.zeros(2), atol=1e-4, rtol=0)
     seen_again = memory(normals)
     assert (seen_again <= measures + 1e-4).all()
     assert (seen_again < measures - 1e-4).any()
+
+
+def widely_spread(generator, n):
+    """Rows of 40 columns, (n, 40), that are anomalies in three, and units: those spread most."""
+    rows = torch.randn(n, 40, generator=generator)
+    rows[:, :3] += 2
+    unit = torch.full((40,), 0.05, dtype=torch.float64)
+    unit[:3] = 1
+    return rows, unit
+
+
+def test_memory_measures_in_the_units_in_which_known_anomalies_are_told():
+    with torch_seed(0) as generator:
+        normals = torch.randn(600, 40, generator=generator)
+        known, unit = widely_spread(generator, 20)
+        new, _ = widely_spread(generator, 100)
+    told, trusts = [], []
+    for units in (alike(40), unit, unit / 1e9):
+        memory = Memory(300, 40)
+        memory.fit(normals[:300], known, units, torch.Generator().manual_seed(0))
+        told.append(auroc(memory(normals[300:])[:, 0], memory(new)[:, 0]))
+        trusts.append(memory.trust)
+    assert told[1] > told[0] + 0.02
+    assert told[2] == pytest.approx(told[1])
+    assert trusts[0] == trusts[1]
+
+
+def test_memory_measures_in_scaled_columns_where_units_tell_nothing():
+    with torch_seed(0) as generator:
+        normals = torch.randn(300, 40, generator=generator)
+        known, unit = widely_spread(generator, 20)
+    measures = []
+    for units in (alike(40), unit.flip(0)):
+        memory = Memory(300, 40)
+        memory.fit(normals, known, units, torch.Generator().manual_seed(0))
+        measures.append(memory(known))
+    torch.testing.assert_close(*measures)
+
+
+def test_memory_measures_along_principal_axes_where_anomalies_break_a_correlation():
+    with torch_seed(0) as generator:
+        common = torch.randn(600, 1, generator=generator)
+        normals = common + 0.1 * torch.randn(600, 4, generator=generator)
+        anomalies = torch.randn(110, 4, generator=generator)
+        memory = Memory(300, 4)
+        memory.fit(normals[:300], anomalies[:10], alike(4), generator)
+    assert auroc(memory(normals[300:])[:, 0], memory(anomalies[10:])[:, 0]) > 0.95
+
+
+def test_memory_is_finite_whatever_the_units():
+    with torch_seed(0) as generator:
+        normals = torch.randn(50, 4, generator=generator)
+        normals[:, 3] = 0
+        known = torch.randn(5, 4, generator=generator) + 3
+    for units in ([1e-300, 1e-30, 1e-20, 1], [1e-9, 1e-9, 1e-9, 1], [1, 1, 1, 1e-300]):
+        memory = Memory(50, 4)
+        measures = memory.fit(normals, known, torch.tensor(units).double(), generator)
+        assert measures.isfinite().all()
+        assert memory(known).isfinite().all()
+
+
+def test_neighbours_stretch_columns_where_unseen_anomalies_are_told_by_it():
+    with torch_seed(0) as generator:
+        normals = torch.randn(600, 40, generator=generator)
+        known, unit = widely_spread(generator, 5)
+        new, _ = widely_spread(generator, 100)
+    told = []
+    for units in (alike(40), unit, unit.flip(0)):
+        draws = torch.Generator().manual_seed(0)
+        expert, of_normals, of_known = fit_neighbours(normals[:300], known, units, draws)
+        assert (len(of_normals), len(of_known)) == (300, 5)
+        told.append(auroc(expert(normals[300:]), expert(new)))
+    assert told[1] > told[0] + 0.02
+    assert told[2] == told[0]
+
+
+def test_another_measure_is_taken_if_it_is_better_by_a_margin():
+    assert preferred([0.8, 0.809, 0.7]) == 0
+    assert preferred([0.8, 0.7, 0.82]) == 2
+    assert preferred([0.5]) == 0
 
 
 def test_neighbours_learn_from_five_anomalies_that_break_a_correlation():
@@ -642,7 +728,7 @@ def test_neighbours_learn_from_five_anomalies_that_break_a_correlation():
         normals = common + 0.1 * torch.randn(700, 4, generator=generator)
         anomalies = torch.randn(105, 4, generator=generator)
         expert = NeighbourExpert(400, 5, 4)
-        expert.fit(normals[:400], anomalies[:5], generator)
+        expert.fit(normals[:400], anomalies[:5], alike(4), generator)
     label = np.repeat([0, 1], [300, 100])
     opinions = expert(torch.cat([normals[400:], anomalies[5:]]))
     assert roc_auc_score(label, opinions.numpy()) > 0.9
@@ -653,7 +739,7 @@ def test_neighbours_are_not_misled_by_axes_that_hardly_vary():
         rows = torch.randn(360, 55, generator=generator)
         rows[300:, :5] += 2
         expert = NeighbourExpert(60, 5, 55)
-        expert.fit(rows[:60], rows[300:305], generator)
+        expert.fit(rows[:60], rows[300:305], alike(55), generator)
     label = np.repeat([0, 1], [240, 55])
     opinions = expert(torch.cat([rows[60:300], rows[305:]]))
     assert roc_auc_score(label, opinions.numpy()) > 0.95
@@ -663,7 +749,8 @@ def test_neighbours_do_not_count_a_row_as_its_own():
     with torch_seed(0) as generator:
         normals = torch.randn(600, 3, generator=generator)
         expert = NeighbourExpert(600, 9, 3)
-        opinions = expert.fit(normals, torch.randn(9, 3, generator=generator) + 2, generator)
+        known = torch.randn(9, 3, generator=generator) + 2
+        opinions = expert.fit(normals, known, alike(3), generator)
     torch.testing.assert_close(opinions.std(correction=0), torch.ones(()))
     assert (opinions >= expert(normals) - 1e-4).all()
     assert (opinions > expert(normals) + 1e-4).any()
@@ -696,9 +783,9 @@ def test_neighbours_see_nothing_in_known_anomalies_of_noise(n_known):
     with torch_seed(0) as generator:
         normals = torch.randn(300, 100, generator=generator)
         known = torch.randn(n_known, 100, generator=generator)
-        opinions = opinions_of_known(normals, known, generator)
+        opinions = opinions_of_known(normals, known, alike(100), generator)
         expert = NeighbourExpert(300, n_known, 100)
-        expert.fit(normals, known, generator)
+        expert.fit(normals, known, alike(100), generator)
     assert opinions.mean() < 0.7
     assert expert(known).mean() > 3
 
@@ -706,7 +793,7 @@ def test_neighbours_see_nothing_in_known_anomalies_of_noise(n_known):
 def test_the_only_known_anomaly_is_like_an_average_normal_row():
     with torch_seed(0) as generator:
         normals = torch.randn(30, 3, generator=generator)
-        opinions = opinions_of_known(normals, normals[:1] + 5, generator)
+        opinions = opinions_of_known(normals, normals[:1] + 5, alike(3), generator)
     torch.testing.assert_close(opinions, torch.zeros(1))
 
 
@@ -720,7 +807,8 @@ def test_neighbours_do_not_depend_on_the_order_of_columns_of_which_some_are_sums
     opinions = []
     for columns in (torch.arange(9), order):
         expert = NeighbourExpert(200, 10, 9)
-        expert.fit(rows[:200, columns], rows[200:, columns], torch.Generator().manual_seed(0))
+        choice = torch.Generator().manual_seed(0)
+        expert.fit(rows[:200, columns], rows[200:, columns], alike(9), choice)
         opinions.append(expert(fresh[:, columns]))
     torch.testing.assert_close(*opinions, atol=1e-3, rtol=1e-3)
 
