@@ -10,6 +10,7 @@ from detectors.standardised import Standardised
 
 N_MEASURES = 2
 DOUBTED = 10  # known anomalies that are half trusted
+MARGIN = 0.05  # of trust, for which other axes than the scaled columns are taken
 SHRINKAGE = 0.1  # of the principal axes' variances, relative to their mean
 LEAST, MOST = 1e-30, 1e6  # deviation that axes are divided by, and what then stays finite
 
@@ -17,11 +18,11 @@ LEAST, MOST = 1e-30, 1e6  # deviation that axes are divided by, and what then st
 class Memory(Standardised):
     """Two measures of novelty: mean and least log-distance to groups of remembered normal rows.
 
-    The distance is taken in the scaled columns, in the columns' own units or along the principal
-    axes of normal rows, as known anomalies are told best by it (`preferred`). A column counts
-    partly as much as known anomalies stand out in it: a kind not seen yet is likelier to show where
-    seen kinds do than in columns that no anomaly touched. Measures have mean 0 and standard
-    deviation 1 over the normal rows.
+    The distance is taken in the scaled columns or, if known anomalies stand out much more there, in
+    the columns' own units or along the principal axes of normal rows. A column counts partly as
+    much as known anomalies stand out in it: a kind not seen yet is likelier to show where seen
+    kinds do than in columns that no anomaly touched. Measures have mean 0 and standard deviation 1
+    over the normal rows.
     """
 
     axes: Tensor
@@ -54,8 +55,9 @@ class Memory(Standardised):
         columns = [torch.eye(len(unit), device=unit.device), level(unit.diag(), normals)]
         choices = [*columns, level(principal_axes(normals), normals)]
         novelty = [self.novelty(axes, normals, known, chosen) for axes in choices]
-        self.trust.fill_(trust(*novelty[0]))
-        best = preferred([auroc(*pair) for pair in novelty])
+        trusts = [trust(*pair) for pair in novelty]
+        self.trust.fill_(trusts[0])
+        best = preferred(trusts, MARGIN)
         self.axes.copy_(choices[best])
         if best < len(columns):
             self.axes.mul_((1 + column_contrast(normals, known)) / 2)

@@ -12,7 +12,6 @@ GROUPS = 16
 SMALLEST = 3  # rows of a group, if there are as many
 ROWS_AT_ONCE = 16_384  # so that memory stays bounded
 FLOOR = 1e-2  # of the mean squared difference of a column; keeps the logarithm above rounding
-MARGIN = 0.01  # of AUROC, by which another measure must be better than the first
 
 
 class RememberedRows(nn.Module):
@@ -106,7 +105,7 @@ def auroc(normal: Tensor, known: Tensor) -> float:
     return float(roc_auc_score(label, torch.cat([normal, known]).cpu().numpy()))
 
 
-def preferred(aurocs: Sequence[float]) -> int:
-    """Return which measure to take: the first, unless the best is better by `MARGIN`."""
-    best = int(np.argmax(aurocs))
-    return best if aurocs[best] - aurocs[0] > MARGIN else 0
+def preferred(values: Sequence[float], margin: float) -> int:
+    """Return which measure to take: the first, unless the best has a value greater by `margin`."""
+    best = int(np.argmax(values))
+    return best if values[best] - values[0] > margin else 0

@@ -716,10 +716,10 @@ def test_neighbours_stretch_columns_where_unseen_anomalies_are_told_by_it():
     assert told[2] == told[0]
 
 
-def test_another_measure_is_taken_if_it_is_better_by_a_margin():
-    assert preferred([0.8, 0.809, 0.7]) == 0
-    assert preferred([0.8, 0.7, 0.82]) == 2
-    assert preferred([0.5]) == 0
+def test_another_measure_is_taken_if_it_is_better_by_more_than_a_margin():
+    assert preferred([0.8, 0.809, 0.7], 0.01) == 0
+    assert preferred([0.8, 0.7, 0.82], 0.01) == 2
+    assert preferred([0.5], 0.01) == 0
 
 
 def test_neighbours_learn_from_five_anomalies_that_break_a_correlation():
