@@ -19,7 +19,7 @@ from common.tensors import load_tensors, save_tensors
 from detectors.base import Detector, check_contamination, real_weights
 from detectors.mamba2 import HEADDIM
 from detectors.mixture import HARDENED_TREES, REAL_TREES, Mixture, Sizes
-from detectors.neighbour_expert import fit_neighbours
+from detectors.neighbour_expert import opinions_of_known
 from detectors.remembered import ROWS_AT_ONCE
 from detectors.tree_expert import Grow, boost, boost_briefly
 
@@ -204,7 +204,8 @@ class MambaMoEDetector(Detector):
         network, choice = self.network_, torch.Generator().manual_seed(self.seed_)
         unit = network.encoding.scaler.scale / network.encoding.scaler.scale.max()
         of_normals = network.memory.fit(normal, known, unit, choice)
-        network.neighbours, likeness, of_known = fit_neighbours(normal, known, unit, choice)
+        likeness = network.neighbours.fit(normal, known, choice)
+        of_known = opinions_of_known(normal, known, choice)
         return torch.cat([of_normals, likeness[:, None]], dim=1), of_known
 
     def _fit_trees(self, number: int, rows: TrainingRows, grow: Grow) -> None:

@@ -5,12 +5,11 @@ import torch
 from torch import Tensor
 
 from common.scaling import RowScaler
-from detectors.remembered import RememberedRows, auroc, column_contrast, preferred
+from detectors.remembered import RememberedRows, column_contrast, preferred, trust
 from detectors.standardised import Standardised
 
 N_MEASURES = 2
-DOUBTED = 10  # known anomalies that are half trusted
-MARGIN = 0.05  # of trust, for which other axes than the scaled columns are taken
+PRINCIPAL = 2  # number of the principal axes among those to choose from
 SHRINKAGE = 0.1  # of the principal axes' variances, relative to their mean
 LEAST, MOST = 1e-30, 1e6  # deviation that axes are divided by, and what then stays finite
 
@@ -19,10 +18,10 @@ class Memory(Standardised):
     """Two measures of novelty: mean and least log-distance to groups of remembered normal rows.
 
     The distance is taken in the scaled columns or, if known anomalies stand out much more there, in
-    the columns' own units or along the principal axes of normal rows. A column counts partly as
-    much as known anomalies stand out in it: a kind not seen yet is likelier to show where seen
-    kinds do than in columns that no anomaly touched. Measures have mean 0 and standard deviation 1
-    over the normal rows.
+    the columns' own units or, unless most columns have two values, along the principal axes of
+    normal rows. A column counts partly as much as known anomalies stand out in it: a kind not seen
+    yet is likelier to show where seen kinds do than in columns that no anomaly touched. Measures
+    have mean 0 and standard deviation 1 over the normal rows.
     """
 
     axes: Tensor
@@ -52,14 +51,14 @@ class Memory(Standardised):
             the measures of `normals`, float32 (n, 2), no row being measured against itself.
         """
         chosen = self.normals.choose(len(normals), generator)
-        columns = [torch.eye(len(unit), device=unit.device), level(unit.diag(), normals)]
-        choices = [*columns, level(principal_axes(normals), normals)]
-        novelty = [self.novelty(axes, normals, known, chosen) for axes in choices]
-        trusts = [trust(*pair) for pair in novelty]
+        choices = [torch.eye(len(unit), device=unit.device), level(unit.diag(), normals)]
+        if is_continuous(torch.cat([normals, known])):
+            choices.append(level(principal_axes(normals), normals))
+        trusts = [trust(*self.novelty(axes, normals, known, chosen)) for axes in choices]
         self.trust.fill_(trusts[0])
-        best = preferred(trusts, MARGIN)
+        best = preferred(trusts)
         self.axes.copy_(choices[best])
-        if best < len(columns):
+        if best < PRINCIPAL:
             self.axes.mul_((1 + column_contrast(normals, known)) / 2)
         return self._remember(normals, chosen)
 
@@ -91,6 +90,13 @@ class Memory(Standardised):
         return torch.stack([log_distance.mean(dim=1), log_distance.amin(dim=1)], dim=1)
 
 
+def is_continuous(rows: Tensor) -> bool:
+    """Tell whether half of the columns of `rows`, (n, d), that vary have more than two values."""
+    low, high = rows.amin(dim=0), rows.amax(dim=0)
+    between = ((rows > low) & (rows < high)).any(dim=0)
+    return 2 * int(between.sum()) >= int((low < high).sum())
+
+
 def level(axes: Tensor, normals: Tensor) -> Tensor:
     """Return float64 axes, (d, d), as float32 ones in which normal rows' mean variance is 1."""
     variance = (normals.double() @ axes).var(dim=0, correction=0)
@@ -103,15 +109,6 @@ def principal_axes(normals: Tensor) -> Tensor:
     variance, axes = torch.linalg.eigh(centred.T @ centred / len(normals))
     variance = variance.clamp(min=0)
     return axes / (variance + SHRINKAGE * variance.mean()).sqrt().clamp(min=LEAST)
-
-
-def trust(normal: Tensor, known: Tensor) -> float:
-    """Say from novelty, float32 (n,) each, how far anomalies of a table are unlike its normal rows.
-
-    This is (2 AUROC - 1)^2 n / (n + 10) on n known anomalies, in [0, 1], and 0 where AUROC is below
-    1/2.
-    """
-    return max(2 * auroc(normal, known) - 1, 0.0) ** 2 * len(known) / (len(known) + DOUBTED)
 
 
 def synthetic_trust(X: np.ndarray, y: np.ndarray, seed: int) -> float:
