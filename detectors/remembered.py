@@ -1,18 +1,13 @@
 """Rows that a detector remembers, in groups, and how far other rows are from them."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 CAPACITY = 512  # rows that are remembered at most
 GROUPS = 16
 SMALLEST = 3  # rows of a group, if there are as many
 ROWS_AT_ONCE = 16_384  # so that memory stays bounded
-DOUBTED = 10  # known anomalies that are half trusted
-MARGIN = 0.05  # of trust, by which another measure must be better than the first
 FLOOR = 1e-2  # of the mean squared difference of a column; keeps the logarithm above rounding
 
 
@@ -99,20 +94,3 @@ def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray) -> float:
         for side in ("left", "right")
     ]
     return float(np.abs(differences).max())
-
-
-def trust(normal: Tensor, known: Tensor) -> float:
-    """Say how well known anomalies are told from normal rows by a measure, float32 (n,) each.
-
-    This is (2 AUROC - 1)^2 n / (n + 10) on n known anomalies, in [0, 1], and 0 where AUROC is below
-    1/2.
-    """
-    label = np.repeat([0, 1], [len(normal), len(known)])
-    auroc = roc_auc_score(label, torch.cat([normal, known]).cpu().numpy())
-    return max(2 * auroc - 1, 0.0) ** 2 * len(known) / (len(known) + DOUBTED)
-
-
-def preferred(trusts: Sequence[float]) -> int:
-    """Return which measure to take: the first, unless the trust in another is much greater."""
-    best = int(np.argmax(trusts))
-    return best if trusts[best] - trusts[0] > MARGIN else 0

@@ -25,11 +25,11 @@ from common.files import read_json, write_json
 from common.randomness import torch_seed
 from detectors.base import sqrt_balanced_weights
 from detectors.mamba_moe import MambaMoEDetector, suggest_n_experts
-from detectors.memory import Memory, synthetic_trust
+from detectors.memory import Memory, preferred, synthetic_trust, trust
 from detectors.mixture import HARDENED, REAL
 from detectors.neighbour_expert import NeighbourExpert, opinions_of_known
 from detectors.preprocessing import PiecewiseLinearEncoding
-from detectors.remembered import RememberedRows, preferred, trust
+from detectors.remembered import RememberedRows
 from detectors.replay import replay_set
 from detectors.router import NoisyTopKRouter
 from detectors.tree_expert import TreeExperts, boost, boost_briefly
@@ -703,7 +703,7 @@ def test_memory_is_finite_whatever_the_units():
         assert memory(known).isfinite().all()
 
 
-def test_another_measure_is_taken_if_the_trust_in_it_is_much_greater():
+def test_other_axes_are_taken_if_they_are_trusted_much_more():
     assert preferred([0.8, 0.84, 0.7]) == 0
     assert preferred([0.8, 0.7, 0.86]) == 2
     assert preferred([0.5]) == 0
