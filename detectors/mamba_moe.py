@@ -202,8 +202,7 @@ class MambaMoEDetector(Detector):
         No row is measured against itself.
         """
         network, choice = self.network_, torch.Generator().manual_seed(self.seed_)
-        unit = network.encoding.scaler.scale / network.encoding.scaler.scale.max()
-        of_normals = network.memory.fit(normal, known, unit, choice)
+        of_normals = network.memory.fit(normal, known, network.encoding.scaler.scale, choice)
         likeness = network.neighbours.fit(normal, known, choice)
         of_known = opinions_of_known(normal, known, choice)
         return torch.cat([of_normals, likeness[:, None]], dim=1), of_known

@@ -56,7 +56,8 @@ class Memory(Standardised):
             the measures of `normals`, float32 (n, 2), no row being measured against itself.
         """
         chosen = self.normals.choose(len(normals), generator)
-        choices = [torch.eye(len(unit), device=unit.device), level(unit.diag(), normals)]
+        own_units = (unit / unit.max()).diag()
+        choices = [torch.eye(len(unit), device=unit.device), level(own_units, normals)]
         if is_continuous(torch.cat([normals, known])):
             choices.append(level(principal_axes(normals), normals))
         trusts = [trust(*self.novelty(axes, normals, known, chosen)) for axes in choices]
@@ -110,7 +111,8 @@ def level(axes: Tensor, normals: Tensor) -> Tensor:
 
 def principal_axes(normals: Tensor) -> Tensor:
     """Return the axes, float64 (d, d), that make the variances of normal rows, (n, d), alike."""
-    centred = normals.double() - normals.double().mean(dim=0)
+    exact = normals.double()
+    centred = exact - exact.mean(dim=0)
     variance, axes = torch.linalg.eigh(centred.T @ centred / len(normals))
     variance = variance.clamp(min=0)
     return axes / (variance + SHRINKAGE * variance.mean()).sqrt().clamp(min=LEAST)
