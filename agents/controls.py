@@ -1,6 +1,7 @@
 """Controls with the Stable-Baselines3 interface that do not learn: random and gradient."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -9,6 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from common.errors import InputError, one_line
 from common.gradients import gradients_on
+from detectors.base import Detector
 from envs.core import LatentCore
 
 
@@ -98,13 +100,19 @@ def slope(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
 
 def potential(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
     """Return the reward's potential of latents (n, L), float32 (n,), differentiably."""
-    log_odds = getattr(core.detector, "log_odds", None)
-    if log_odds is None:
-        raise InputError(
-            f"--algo gradient needs a differentiable detector, which {core.detector} is not; "
-            "take --algo ppo."
-        )
+    log_odds = differentiable(core.detector)
     weights = core.weights
     rows = core.generator.decode_rows(z, torch.ones(len(z)))
     margin = core.scenario.gate.margin(core.scenario.gate.scaler(rows)).clamp(max=0)
     return -weights.bypass * log_odds(rows).to(margin.device) + weights.feasibility * margin
+
+
+def differentiable(detector: Detector) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a detector's differentiable `log_odds`; raise `InputError` where it has none."""
+    log_odds = getattr(detector, "log_odds", None)
+    if log_odds is None:
+        raise InputError(
+            f"--algo gradient needs a differentiable detector, which {detector} is not; "
+            "take --algo ppo."
+        )
+    return log_odds

@@ -13,6 +13,7 @@ import detectors
 import generators
 from agents.agent import make_agent
 from agents.algorithms import load_algorithm
+from agents.controls import differentiable
 from agents.monitor import SearchMonitor
 from agents.settings import HardeningSettings
 from common.errors import InputError
@@ -173,12 +174,16 @@ def make_parts(
     """Make the generator and the detector, and refuse settings that no loop can run with.
 
     Raises:
-        InputError: a setting is out of range, or a name is unknown or does not import.
+        InputError: a setting is out of range, a name is unknown or does not import, or the
+            algorithm needs another detector.
     """
     settings.check()
     load_algorithm(settings.algo)
     generator = generators.make(settings.generator, random_state=draw_seed(rng), progress=progress)
-    return generator, make_detector(settings, draw_seed(rng))
+    detector = make_detector(settings, draw_seed(rng))
+    if settings.algo == "gradient":
+        differentiable(detector)
+    return generator, detector
 
 
 def make_detector(settings: HardeningSettings, seed: int) -> Detector:

@@ -25,7 +25,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from agents.agent import load_agent, make_agent, save_agent
 from agents.algorithms import ALGORITHMS, find_algorithm
 from agents.controls import RandomAgent, potential
-from agents.hardening import harden, round_weights
+from agents.hardening import harden, make_parts, round_weights
 from agents.monitor import SearchCounts, SearchMonitor
 from agents.overview import draw_overview
 from agents.report import detection_metrics
@@ -312,6 +312,12 @@ def test_gradient_control_succeeds_more_often_than_wandering(scenario):
         assert 0 <= measures["bypass_rate"] <= 1
         assert measures["success_rate"] <= 1
         assert 0 < measures["feasibility_rate"] <= 1
+
+
+def test_a_black_box_is_refused_to_the_gradient_control_before_anything_is_fitted():
+    settings = HardeningSettings("extra-trees", algo="gradient")
+    with pytest.raises(InputError, match="differentiable detector, which ExtraTreesDetector"):
+        make_parts(settings, np.random.default_rng(0))
 
 
 def test_gradient_control_refuses_a_black_box(fitted_scenario, rows):
