@@ -100,14 +100,14 @@ def slope(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
 
 def potential(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
     """Return the reward's potential of latents (n, L), float32 (n,), differentiably."""
-    log_odds = differentiable(core.detector)
+    log_odds = differentiable_log_odds(core.detector)
     weights = core.weights
     rows = core.generator.decode_rows(z, torch.ones(len(z)))
     margin = core.scenario.gate.margin(core.scenario.gate.scaler(rows)).clamp(max=0)
     return -weights.bypass * log_odds(rows).to(margin.device) + weights.feasibility * margin
 
 
-def differentiable(detector: Detector) -> Callable[[torch.Tensor], torch.Tensor]:
+def differentiable_log_odds(detector: Detector) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a detector's differentiable `log_odds`; raise `InputError` where it has none."""
     log_odds = getattr(detector, "log_odds", None)
     if log_odds is None:
