@@ -13,7 +13,7 @@ import detectors
 import generators
 from agents.agent import make_agent
 from agents.algorithms import load_algorithm
-from agents.controls import differentiable_log_odds
+from agents.controls import GradientAgent, differentiable_log_odds
 from agents.monitor import SearchMonitor
 from agents.settings import HardeningSettings
 from common.errors import InputError
@@ -178,10 +178,10 @@ def make_parts(
             algorithm needs another detector.
     """
     settings.check()
-    load_algorithm(settings.algo)
+    algorithm = load_algorithm(settings.algo)
     generator = generators.make(settings.generator, random_state=draw_seed(rng), progress=progress)
     detector = make_detector(settings, draw_seed(rng))
-    if settings.algo == "gradient":
+    if algorithm is GradientAgent:
         differentiable_log_odds(detector)  # refuses a black box before anything is fitted
     return generator, detector
 
