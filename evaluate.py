@@ -88,7 +88,7 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     """
     import gymnasium as gym
 
-    from agents.report import detection_metrics
+    from agents.report import held_out_metrics
     from envs.registration import find_env
 
     name, backend = find_env(config.env_id)
@@ -116,10 +116,9 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "run": None if run is None else str(run.folder),
         "env": {when: play(name, scenario, config, run) for when, scenario in scenarios.items()},
-        "detection": {
-            when: detection_metrics(scenario.detector, X_test, y_test)
-            for when, scenario in scenarios.items()
-        },
+        "detection": held_out_metrics(
+            {when: scenario.detector for when, scenario in scenarios.items()}, X_test, y_test
+        ),
     }
     print_tables(name, figures)
     return figures
@@ -160,7 +159,7 @@ def chosen_run(
 
 def print_tables(name: str, figures: dict[str, Any]) -> None:
     """Print how the attacks in the env `name` went, and how the detectors score."""
-    from agents.report import DETECTION_COLUMNS, format_table
+    from agents.report import format_detection, format_table
 
     attacks = {
         f"{algo}, {when}": measures
@@ -168,7 +167,7 @@ def print_tables(name: str, figures: dict[str, Any]) -> None:
         for algo, measures in by_algo.items()
     }
     print(format_table(f"in {name}", attacks), end="\n\n")
-    print(format_table("on held-out rows", figures["detection"], DETECTION_COLUMNS))
+    print(format_detection("on held-out rows", figures["detection"]))
 
 
 def both_scenarios(run: "Run") -> "tuple[dict[str, Scenario], np.ndarray, np.ndarray]":

@@ -36,7 +36,8 @@ class TrainConfig(HardeningSettings):
     Attributes:
         data: built-in set (digits, breast-cancer, wine), adbench:NAME, or a .npz, .csv, .parquet.
         label_column: column of the labels, 1 for an anomaly and 0 for everything else.
-        protocol: full, few or unseen: which training anomalies are labelled, which are held out.
+        protocol: full, few or unseen: which training anomalies are labelled, which are held out; or
+            all: every distinct row is for training, which leaves none to measure on.
         seed: of the split, the models and the search.
         out: folder that run folders are written into.
         plugin: modules to import first, which register detectors or generators of their own.
@@ -58,7 +59,7 @@ def train(config: TrainConfig) -> Path:
     import numpy as np
 
     from agents.hardening import make_parts
-    from agents.report import DETECTION_COLUMNS, detection_metrics, format_table
+    from agents.report import format_detection, held_out_metrics
     from agents.runs import write_run
     from data import load, split
 
@@ -78,10 +79,7 @@ def train(config: TrainConfig) -> Path:
     with scratch_folder(config.out) as scratch:
         folder = scratch / "run"
         hardened = harden_logged(halves, config, folder / "tensorboard")
-        detection = {
-            when: detection_metrics(detector, halves.X_test, halves.y_test)
-            for when, detector in hardened.detectors.items()
-        }
+        detection = held_out_metrics(hardened.detectors, halves.X_test, halves.y_test)
         metrics = {"detection": detection, "history": hardened.history}
         settings = {**asdict(config), "out": str(config.out)}
         write_run(folder, hardened, halves, table, settings, metrics)
@@ -89,7 +87,7 @@ def train(config: TrainConfig) -> Path:
         command = f"{shlex.join([sys.executable, *sys.argv])}\n".encode(errors="surrogateescape")
         (folder / "command.txt").write_bytes(command)
         final = keep(folder, config.out / name)
-    print(format_table(f"{config.detector} on held-out rows", detection, DETECTION_COLUMNS))
+    print(format_detection(f"{config.detector} on held-out rows", detection))
     print(f"bank of {len(hardened.scenario.bank)} rows and everything else in {final}")
     return final
 

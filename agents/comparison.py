@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.monitor import totals
-from agents.report import DETECTION_COLUMNS, format_table
+from agents.report import format_detection, format_table
 from agents.runs import open_run
 from common.errors import InputError
 from common.files import read_json, reading_saved
@@ -70,5 +70,5 @@ def comparison_text(comparison: dict[str, Any]) -> str:
     }
     tables = [format_table("settings that differ", differing, list(settings))] if settings else []
     tables.append(format_table("the search", comparison["search"]))
-    tables.append(format_table("on held-out rows", comparison["detection"], DETECTION_COLUMNS))
+    tables.append(format_detection("on held-out rows", comparison["detection"]))
     return "\n\n".join(tables)

@@ -30,6 +30,22 @@ def detection_metrics(detector: Detector, X: np.ndarray, y: np.ndarray) -> dict[
     }
 
 
+def held_out_metrics(
+    detectors: Mapping[str, Detector], X: np.ndarray, y: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Return the `detection_metrics` of detectors by name; none without a held-out row."""
+    return {
+        name: detection_metrics(detector, X, y) for name, detector in detectors.items() if len(y)
+    }
+
+
+def format_detection(title: str, figures: Mapping[str, Mapping[str, float]]) -> str:
+    """Lay out what `held_out_metrics` returns under a title; a sentence where that is nothing."""
+    if not figures:
+        return "No row is held out, so there are no measures of detection."
+    return format_table(title, figures, DETECTION_COLUMNS)
+
+
 def microseconds_a_row(detector: Detector, X: np.ndarray) -> float:
     """Return the fastest of the batch scorings that fit into half a second."""
     fastest, started = np.inf, perf_counter()

@@ -44,9 +44,11 @@ class Run:
             return [tensors[name].numpy() for name in names]
 
     def held_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the held-out rows, float64 (n, d), and their labels, int64 (n,)."""
+        """Return the held-out rows, float64 (n, d), if any, and their labels, int64 (n,)."""
         with reading_saved(self.folder):
-            X, y = checked_rows(*self.rows("X_test", "y_test"))
+            X, y = self.rows("X_test", "y_test")
+            if len(X) or len(y):
+                X, y = checked_rows(X, y)
             if X.shape[1] != len(self.feature_names()):
                 raise ValueError("The held-out rows have other columns.")
             return X, y

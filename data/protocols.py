@@ -1,4 +1,4 @@
-"""The three ways to split a table into training and test rows."""
+"""The three ways to split a table into training and test rows, and the one not to."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,21 +36,26 @@ class Split:
 
 
 def split(table: Table, protocol: str, seed: int) -> Split:
-    """Split `table` by one of `PROTOCOLS`; the same seed gives the same split.
+    """Split `table` by one of `PROTOCOLS` or by "all"; the same seed gives the same split.
 
     Exact duplicates of rows are dropped, at most 10,000 of the others are kept, and 40 % of these
     are for training, both by class. Nothing is scaled: scalers are fitted on the training rows by
-    whoever trains. The same seed gives `full` and `few` the same rows.
+    whoever trains. The same seed gives `full` and `few` the same rows. With "all" every distinct
+    row is for training, with its label, and there are no test rows.
 
     Raises:
         InputError: the protocol is unknown, or would leave a side without either class, or the seed
             is no whole number of at least 0.
     """
-    check_names("protocol", [protocol], SPLITTERS)
+    check_names("protocol", [protocol], (*PROTOCOLS, ALL))
     check_at_least(SimpleNamespace(seed=seed), seed=0)
-    rng = np.random.default_rng(seed)
-    result = SPLITTERS[protocol](capped(distinct(table), rng), rng)
-    for side, y in (("training", result.y_train), ("test", result.y_test)):
+    rng, rows = np.random.default_rng(seed), distinct(table)
+    if protocol == ALL:
+        result, sides = Split(rows.X, rows.y, rows.X[:0], rows.y[:0]), {"training": rows.y}
+    else:
+        result = SPLITTERS[protocol](capped(rows, rng), rng)
+        sides = {"training": result.y_train, "test": result.y_test}
+    for side, y in sides.items():
         for label, word in enumerate(("normal row", "anomaly")):
             if not (y == label).any():
                 raise InputError(
@@ -162,3 +167,4 @@ SPLITTERS: dict[str, Callable[[Table, np.random.Generator], Split]] = {
     "unseen": unseen,
 }
 PROTOCOLS = tuple(SPLITTERS)
+ALL = "all"

@@ -285,7 +285,7 @@ def make_core(
             `seed`.
         data: source of the rows, as in `data.load`.
         label_column: column of a file's labels, likewise.
-        protocol: which training rows are seen, one of `data.PROTOCOLS`.
+        protocol: which training rows are seen, one of `data.PROTOCOLS`, or "all".
         detector: id of the detector backend to fit and attack.
         generator: id of the generator to fit.
         seed: of the split and of the pretraining, not of the episodes.

@@ -147,7 +147,7 @@ def build_scenario(
     Args:
         source: what `data.load` takes.
         label_column: likewise.
-        protocol: one of `data.PROTOCOLS`.
+        protocol: one of `data.PROTOCOLS`, or "all".
         detector: id of a detector backend.
         generator: id of a generator.
         seed: seed of the split and of both fits.
@@ -157,7 +157,7 @@ def build_scenario(
             f"data is {type(source).__name__}; give a name or a path, or a scenario that"
             " Scenario.assemble makes of rows and fitted parts."
         )
-    check_names("protocol", [protocol], data.PROTOCOLS)
+    check_names("protocol", [protocol], (*data.PROTOCOLS, data.ALL))
     if not isinstance(label_column, str):
         raise InputError(f"label_column is {label_column!r}; give the name of a column.")
     detectors.registry.spec(detector)

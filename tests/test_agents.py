@@ -554,6 +554,14 @@ def test_a_run_is_played_on_as_it_was_hardened(tmp_path):
     assert loaded.latent_limit == hardened.scenario.latent_limit
 
 
+def test_overview_without_held_out_rows_has_no_curves(rows):
+    X, y = rows
+    settings = HardeningSettings("extra-trees", "background", rounds=0, n_background=50)
+    search, plane = draw_overview(harden(X, y, settings, seed=0), X[:0], y[:0]).axes
+    assert search.get_title() == "Search"
+    assert plane.get_title() == "Training rows and bank"
+
+
 @pytest.mark.parametrize(("rounds", "n_background"), [(0, 0), (0, 50), (2, 50)])
 def test_overview_draws_both_detectors_every_round_and_the_bank(rounds, n_background, rows):
     X, y = rows

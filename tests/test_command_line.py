@@ -126,6 +126,23 @@ def test_evaluate_prints_both_tables_of_the_latest_run(run, folder):
     assert json.loads((folder / "again.json").read_text())["env"] == figures["env"]
 
 
+def test_a_run_of_all_rows_holds_none_out_and_is_attacked_compared_and_scores(run, csv, tmp_path):
+    data = ["--data", csv, "--label-column", "fraud", "--protocol", "all"]
+    settings = ["--detector", "extra-trees", "--generator", "background", *QUICK]
+    done = command("train.py", *data, *settings, "--out", tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    assert "all: 180 training rows with 30 labelled anomalies, 0 test rows" in done.stdout
+    attack = command("evaluate.py", "--runs", tmp_path / "runs", "--episodes", 8)
+    assert "ppo, after hardening" in attack.stdout, attack.stderr
+    for told in (done, attack):
+        assert "No row is held out" in told.stdout
+    (every,) = (tmp_path / "runs").iterdir()
+    comparison = command("evaluate.py", "--compare", every, run)
+    assert f"{run.name}, after hardening" in comparison.stdout, comparison.stderr
+    assert f"{every.name}, after hardening" not in comparison.stdout
+    assert scored(csv, every, tmp_path / "scores.csv").returncode == 0
+
+
 def scored(data: Path, run: Path, out: Path) -> subprocess.CompletedProcess:
     return command("score.py", "--data", data, "--runs", run.parent, "--out", out)
 

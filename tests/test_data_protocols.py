@@ -172,6 +172,33 @@ def test_a_class_of_one_distinct_row_cannot_be_split(protocol, label):
         data.split(table, protocol, 0)
 
 
+# all
+
+
+@given(tables(), seeds, st.data())
+@settings(max_examples=30, deadline=None)
+def test_all_trains_on_every_distinct_row_and_holds_none_out(table, seed, draw):
+    repeats = draw.draw(st.lists(st.integers(0, len(table.y) - 1), max_size=50))
+    longer = table.take(np.concatenate([np.arange(len(table.y)), repeats]).astype(int))
+    split = data.split(longer, data.ALL, seed)
+    np.testing.assert_array_equal(split.X_train, table.X)
+    np.testing.assert_array_equal(split.y_train, table.y)
+    assert split.X_test.shape == (0, 2)
+    assert split.y_test.shape == (0,)
+
+
+def test_all_keeps_more_than_10000_rows():
+    table = make_table([18_000, 2_000])
+    assert len(data.split(table, data.ALL, 0).y_train) == 20_000
+
+
+def test_all_needs_a_distinct_row_of_each_label():
+    table = make_table([50, 50])
+    table.X[:] = 7.0
+    with pytest.raises(InputError, match="'all' leaves no distinct normal row for the training"):
+        data.split(table, data.ALL, 0)
+
+
 # few
 
 
