@@ -84,7 +84,7 @@ def compared(folders: tuple[Path, ...]) -> dict[str, Any]:
 def attacked(config: EvaluateConfig) -> dict[str, Any]:
     """Attack a run's detector before and after hardening, or the default one, and score both.
 
-    Prints two tables and returns their figures.
+    Prints two tables, of the attacks and of held-out rows, if any, and returns their figures.
     """
     import gymnasium as gym
 

@@ -69,10 +69,10 @@ def train(config: TrainConfig) -> Path:
     make_parts(config, np.random.default_rng(config.seed))  # refuses them before rows are read
     table = load(config.data, config.label_column)
     halves = split(table, config.protocol, config.seed)
+    held_out = f", {len(halves.y_test)} test rows with {halves.y_test.sum()} anomalies"
     print(
         f"{table.name}, {len(table.y)} rows, {config.protocol}: {len(halves.y_train)} training rows"
-        f" with {halves.y_train.sum()} labelled anomalies, {len(halves.y_test)} test rows with"
-        f" {halves.y_test.sum()} anomalies"
+        f" with {halves.y_train.sum()} labelled anomalies{held_out if len(halves.y_test) else ''}"
     )
     parts = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(table.name).stem}-{config.algo}-{config.seed}"
     name = re.sub(r"[^\w.-]", "-", parts)

@@ -16,7 +16,7 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
 
     Returns:
         under "settings" those that differ, by name and run; under "search" and "detection" the
-        figures of each run.
+        figures of each run, none of detection where it holds no rows out.
 
     Raises:
         InputError: fewer than two folders, or one is no complete run.
@@ -24,12 +24,15 @@ def compare(folders: Sequence[Path]) -> dict[str, Any]:
     if len({folder.resolve() for folder in folders}) < 2:
         raise InputError("--compare needs two run folders or more; pass --compare DIR DIR.")
     runs = {shortest(folder, folders): open_run(folder) for folder in folders}
-    searches, detection = {}, {}
+    searches: dict[str, dict[str, float]] = {}
+    detection: dict[str, dict[str, float]] = {}
     for name, run in runs.items():
         metrics = read_json(run.folder / "metrics.json")
         with reading_saved(run.folder):
             (bank,) = run.rows("bank")
             searches[name] = search_figures(metrics["history"], len(bank))
+            if not metrics["detection"]:
+                detection[name] = {}
             for when, measures in metrics["detection"].items():
                 detection[f"{name}, {when}"] = dict(measures)
     settings = sorted({key for run in runs.values() for key in run.config} - {"out"})

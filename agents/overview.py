@@ -1,4 +1,4 @@
-"""A picture of a run: held-out rows before and after, the search by round, and the bank."""
+"""A picture of a run: held-out rows before and after, if any, the search by round, the bank."""
 
 from collections.abc import Mapping, Sequence
 

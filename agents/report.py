@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 
+from data import PROTOCOLS
 from detectors.base import Detector
 
 TIMING_SECONDS = 0.5
@@ -33,16 +34,19 @@ def detection_metrics(detector: Detector, X: np.ndarray, y: np.ndarray) -> dict[
 def held_out_metrics(
     detectors: Mapping[str, Detector], X: np.ndarray, y: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """Return the `detection_metrics` of detectors by name; none without a held-out row."""
-    return {
-        name: detection_metrics(detector, X, y) for name, detector in detectors.items() if len(y)
-    }
+    """Return the `detection_metrics` of detectors by name; nothing without a held-out row."""
+    if not len(y):
+        return {}
+    return {name: detection_metrics(detector, X, y) for name, detector in detectors.items()}
 
 
 def format_detection(title: str, figures: Mapping[str, Mapping[str, float]]) -> str:
-    """Lay out what `held_out_metrics` returns under a title; a sentence where that is nothing."""
-    if not figures:
-        return "No row is held out, so there are no measures of detection."
+    """Lay out figures of detection, by name, under a title; a sentence where there are none."""
+    if not any(figures.values()):
+        return (
+            "No row is held out, so detection is not measured;"
+            f" the protocols {', '.join(PROTOCOLS)} hold rows out."
+        )
     return format_table(title, figures, DETECTION_COLUMNS)
 
 

@@ -47,9 +47,9 @@ class Run:
         """Return the held-out rows, float64 (n, d), if any, and their labels, int64 (n,)."""
         with reading_saved(self.folder):
             X, y = self.rows("X_test", "y_test")
-            if len(X) or len(y):
+            if len(y):
                 X, y = checked_rows(X, y)
-            if X.shape[1] != len(self.feature_names()):
+            if X.shape != (len(y), len(self.feature_names())):
                 raise ValueError("The held-out rows have other columns.")
             return X, y
 

@@ -2,7 +2,7 @@
 
 from data.builtin import BUILTIN
 from data.load import load
-from data.protocols import ALL, PROTOCOLS, Split, split
+from data.protocols import ALL, PROTOCOLS, Split, check_protocol, split
 from data.table import Table
 
-__all__ = ["ALL", "BUILTIN", "PROTOCOLS", "Split", "Table", "load", "split"]
+__all__ = ["ALL", "BUILTIN", "PROTOCOLS", "Split", "Table", "check_protocol", "load", "split"]

@@ -24,7 +24,7 @@ ROWS_PER_CLUSTER = 5
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Training and test rows, float64 (n, d), with labels, int64 (n,).
+    """Training and test rows, float64 (n, d), with labels, int64 (n,); with "all" no test rows.
 
     In `y_train` 1 is a known anomaly and 0 anything else; `y_test` holds the truth.
     """
@@ -38,31 +38,44 @@ class Split:
 def split(table: Table, protocol: str, seed: int) -> Split:
     """Split `table` by one of `PROTOCOLS` or by "all"; the same seed gives the same split.
 
-    Exact duplicates of rows are dropped, at most 10,000 of the others are kept, and 40 % of these
-    are for training, both by class. Nothing is scaled: scalers are fitted on the training rows by
-    whoever trains. The same seed gives `full` and `few` the same rows. With "all" every distinct
-    row is for training, with its label, and there are no test rows.
+    Exact duplicates of rows are dropped. Unless all of the others are for training, at most 10,000
+    of them are kept, and 40 % of these are for training, both by class. Nothing is scaled: scalers
+    are fitted on the training rows by whoever trains. The same seed gives `full` and `few` the same
+    rows.
 
     Raises:
         InputError: the protocol is unknown, or would leave a side without either class, or the seed
             is no whole number of at least 0.
     """
-    check_names("protocol", [protocol], (*PROTOCOLS, ALL))
+    check_protocol(protocol)
     check_at_least(SimpleNamespace(seed=seed), seed=0)
-    rng, rows = np.random.default_rng(seed), distinct(table)
-    if protocol == ALL:
-        result, sides = Split(rows.X, rows.y, rows.X[:0], rows.y[:0]), {"training": rows.y}
-    else:
-        result = SPLITTERS[protocol](capped(rows, rng), rng)
-        sides = {"training": result.y_train, "test": result.y_test}
-    for side, y in sides.items():
-        for label, word in enumerate(("normal row", "anomaly")):
-            if not (y == label).any():
-                raise InputError(
-                    f"{table.name}: the protocol {protocol!r} leaves no distinct {word} for the"
-                    f" {side} rows; add rows, or choose another seed or protocol."
-                )
+    rows, rng = distinct(table), np.random.default_rng(seed)
+    result = everything(rows) if protocol == ALL else SPLITTERS[protocol](capped(rows, rng), rng)
+    check_labels(table.name, protocol, "training", result.y_train)
+    if protocol != ALL:
+        check_labels(table.name, protocol, "test", result.y_test)
     return result
+
+
+def check_protocol(name: str) -> None:
+    """Raise `InputError` unless `name` is one of `PROTOCOLS`, or "all"."""
+    check_names("protocol", [name], (*PROTOCOLS, ALL))
+
+
+def check_labels(name: str, protocol: str, side: str, y: np.ndarray) -> None:
+    """Raise `InputError` where one side's labels, int (n,), are all the same."""
+    for label, word in enumerate(("normal row", "anomaly")):
+        if not (y == label).any():
+            others = "" if protocol == ALL else ", or choose another seed or protocol"
+            raise InputError(
+                f"{name}: the protocol {protocol!r} leaves no distinct {word} for the {side} rows;"
+                f" add rows{others}."
+            )
+
+
+def everything(table: Table) -> Split:
+    """Train on every distinct row, with its label, and hold none out to measure on."""
+    return Split(table.X, table.y, table.X[:0], table.y[:0])
 
 
 def full(table: Table, rng: np.random.Generator) -> Split:
@@ -166,5 +179,5 @@ SPLITTERS: dict[str, Callable[[Table, np.random.Generator], Split]] = {
     "few": few,
     "unseen": unseen,
 }
-PROTOCOLS = tuple(SPLITTERS)
+PROTOCOLS = tuple(SPLITTERS)  # that hold rows out
 ALL = "all"

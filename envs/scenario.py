@@ -16,7 +16,6 @@ import generators
 from common.errors import InputError, check_positive, check_share, one_line
 from common.files import read_json, reading_saved
 from common.gradients import gradients_on
-from common.names import check_names
 from common.rows import checked_rows
 from common.scaling import RowScaler
 from common.seeds import draw_seed
@@ -157,7 +156,7 @@ def build_scenario(
             f"data is {type(source).__name__}; give a name or a path, or a scenario that"
             " Scenario.assemble makes of rows and fitted parts."
         )
-    check_names("protocol", [protocol], (*data.PROTOCOLS, data.ALL))
+    data.check_protocol(protocol)
     if not isinstance(label_column, str):
         raise InputError(f"label_column is {label_column!r}; give the name of a column.")
     detectors.registry.spec(detector)

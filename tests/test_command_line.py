@@ -9,7 +9,7 @@ import subprocess
 import sys
 import warnings
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from time import sleep
@@ -25,7 +25,7 @@ from scipy.special import expit
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import detectors
-from agents.comparison import compare
+from agents.comparison import compare, comparison_text
 from agents.hardening import harden
 from agents.report import detection_metrics
 from agents.runs import open_run, write_run
@@ -126,21 +126,28 @@ def test_evaluate_prints_both_tables_of_the_latest_run(run, folder):
     assert json.loads((folder / "again.json").read_text())["env"] == figures["env"]
 
 
-def test_a_run_of_all_rows_holds_none_out_and_is_attacked_compared_and_scores(run, csv, tmp_path):
-    data = ["--data", csv, "--label-column", "fraud", "--protocol", "all"]
-    settings = ["--detector", "extra-trees", "--generator", "background", *QUICK]
-    done = command("train.py", *data, *settings, "--out", tmp_path / "runs")
-    assert done.returncode == 0, done.stderr
-    assert "all: 180 training rows with 30 labelled anomalies, 0 test rows" in done.stdout
-    attack = command("evaluate.py", "--runs", tmp_path / "runs", "--episodes", 8)
-    assert "ppo, after hardening" in attack.stdout, attack.stderr
-    for told in (done, attack):
-        assert "No row is held out" in told.stdout
-    (every,) = (tmp_path / "runs").iterdir()
-    comparison = command("evaluate.py", "--compare", every, run)
-    assert f"{run.name}, after hardening" in comparison.stdout, comparison.stderr
-    assert f"{every.name}, after hardening" not in comparison.stdout
-    assert scored(csv, every, tmp_path / "scores.csv").returncode == 0
+def test_a_run_of_all_rows_holds_none_out(csv, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("agents.report.TIMING_SECONDS", 0.01)
+    settings = {**UNHUNTED, "protocol": "all"}
+    config = TrainConfig(data=str(csv), label_column="fraud", out=tmp_path / "runs", **settings)
+    every, full = train(config), train(replace(config, protocol="full"))
+    told = capsys.readouterr().out
+    assert "all: 180 training rows with 30 labelled anomalies\n" in told
+    assert told.count("No row is held out") == 1
+    assert json.loads((every / "metrics.json").read_text())["detection"] == {}
+    assert image.imread(every / "overview.png").std() > 0
+    figures = evaluate(EvaluateConfig(run=every, episodes=8))
+    assert set(figures["env"]) == {"before hardening", "after hardening"}
+    assert figures["detection"] == {}
+    assert "No row is held out" in capsys.readouterr().out
+    comparison = compare([every, full])
+    assert comparison["detection"][every.name] == {}
+    lines = [line.split() for line in comparison_text(comparison).splitlines()]
+    assert [every.name, "-", "-", "-"] in lines
+    alone = {**comparison, "detection": {every.name: {}}}
+    assert comparison_text(alone).endswith("hold rows out.")
+    score(ScoreConfig(csv, every, out=tmp_path / "scores.csv"))
+    assert len(pd.read_csv(tmp_path / "scores.csv")) == 180
 
 
 def scored(data: Path, run: Path, out: Path) -> subprocess.CompletedProcess:
@@ -847,7 +854,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("protocol", ["full", "unseen"])
+@pytest.mark.parametrize("protocol", ["full", "unseen", "all"])
 def test_without_a_run_the_env_is_scored_on_what_it_holds_out(protocol):
     parts = {"detector": "extra-trees", "generator": "background"}
     settings = {**default_rows(), **parts, "data": "wine", "protocol": protocol, "seed": 1}
