@@ -51,6 +51,7 @@ def score(config: ScoreConfig) -> None:
     from scipy.special import expit
 
     from agents.runs import find_run, open_run, same
+    from data import PROTOCOLS
     from data.files import read_rows
 
     check_file(config.out, "--out")
@@ -84,6 +85,8 @@ def score(config: ScoreConfig) -> None:
     print(
         f"{len(X)} rows scored, of which {predicted.sum()} are called anomalies; see {config.out}"
     )
+    if run.config.get("protocol") in PROTOCOLS:
+        print("This run held rows out to measure on; one of --protocol all learns from all rows.")
 
 
 def write_csv(frame: "pd.DataFrame", path: Path) -> None:

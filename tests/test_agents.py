@@ -666,10 +666,11 @@ def test_an_algorithm_that_needs_discrete_actions_is_refused(scenario):
 
 def test_detection_metrics_agree_with_figures_worked_out_by_hand():
     detector = SimpleNamespace(decision_function=lambda X: X[:, 0], threshold_=1.5)
-    figures = detection_metrics(detector, np.arange(4.0)[:, None], np.array([0, 1, 0, 1]))
-    assert figures["auroc"] == 0.75
+    figures = detection_metrics(detector, np.arange(5.0)[:, None] - 1, np.array([0, 0, 1, 0, 1]))
+    assert figures["auroc"] == pytest.approx(5 / 6)
     assert figures["average_precision"] == pytest.approx((2 / 3 + 1) / 2)
     assert figures["recall"] == 0.5
+    assert figures["false_alarms"] == pytest.approx(1 / 3)
 
 
 def test_diversity_is_the_mean_distance_to_the_nearest_other_success(scenario):

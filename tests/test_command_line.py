@@ -143,11 +143,13 @@ def test_a_run_of_all_rows_holds_none_out(csv, tmp_path, capsys, monkeypatch):
     comparison = compare([every, full])
     assert comparison["detection"][every.name] == {}
     lines = [line.split() for line in comparison_text(comparison).splitlines()]
-    assert [every.name, "-", "-", "-"] in lines
+    assert [every.name, *"----"] in lines
     alone = {**comparison, "detection": {every.name: {}}}
     assert comparison_text(alone).endswith("hold rows out.")
-    score(ScoreConfig(csv, every, out=tmp_path / "scores.csv"))
-    assert len(pd.read_csv(tmp_path / "scores.csv")) == 180
+    for run, held_out in ((every, False), (full, True)):
+        score(ScoreConfig(csv, run, out=tmp_path / "scores.csv"))
+        assert len(pd.read_csv(tmp_path / "scores.csv")) == 180
+        assert ("This run held rows out" in capsys.readouterr().out) == held_out
 
 
 def scored(data: Path, run: Path, out: Path) -> subprocess.CompletedProcess:
@@ -323,7 +325,7 @@ def test_same_seed_trains_alike(run, csv, folder):
     first, second = (json.loads((path / "metrics.json").read_text()) for path in (run, again))
     assert first["history"] == second["history"]
     for when, measures in first["detection"].items():
-        for name in ("auroc", "average_precision", "recall"):
+        for name in ("auroc", "average_precision", "recall", "false_alarms"):
             assert measures[name] == second["detection"][when][name]
 
 
