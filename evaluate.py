@@ -42,6 +42,8 @@ class EvaluateConfig:
         runs: folder that run folders are looked for in; unless another one is named, without a run
             in it the controls play against an unhardened detector.
         episodes: episodes that each algorithm plays at least; all of 64 lanes play as many.
+        timesteps: env steps that the run's algorithm learns anew against each detector, before it
+            plays once more; with 0 it does not.
         seed: of the episodes.
         json: file to write the figures to, the time that scoring takes among them.
         compare: two run folders or more to put side by side, instead of attacking one; of the
@@ -54,6 +56,7 @@ class EvaluateConfig:
     run: Path | None = None
     runs: Path = RUNS
     episodes: int = 512
+    timesteps: int = 10_000
     seed: int = 0
     json: Path | None = None
     compare: tuple[Path, ...] | None = None
@@ -62,7 +65,7 @@ class EvaluateConfig:
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """Print the tables and return their figures."""
-    check_at_least(config, episodes=1, seed=0)
+    check_at_least(config, episodes=1, timesteps=0, seed=0)
     if config.json is not None:
         check_file(config.json, "--json")
     load_plugins(config.plugin)
@@ -202,10 +205,14 @@ def default_scenario(
 def play(
     name: str, scenario: "Scenario", config: EvaluateConfig, run: "Run | None"
 ) -> dict[str, dict[str, float | None]]:
-    """Let the run's agent and the controls play; return their measures by name."""
+    """Let the run's agent, one that learns anew, and the controls play; return measures by name.
+
+    The run's own agent met neither detector as it is: it learned against earlier ones.
+    """
     import gymnasium as gym
 
     from agents.agent import load_agent
+    from agents.controls import Control
     from agents.rollout import Arena
 
     arena = Arena(gym.make_vec(name, N_LANES, scenario=scenario))
@@ -213,6 +220,10 @@ def play(
     if run is not None:
         algo, agent = load_agent(run.folder / "policy", arena.env, config.seed)
         measures[algo] = arena.play(agent, config.episodes, config.seed)
+        if config.timesteps and not isinstance(agent, Control):
+            measures[f"{algo} anew"] = arena.play_anew(
+                algo, config.timesteps, config.episodes, config.seed
+            )
     for algo in [name for name in arena.controls() if name not in measures]:
         measures[algo] = arena.play_control(algo, config.episodes, config.seed)
     return measures

@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv
+from tqdm import tqdm
 
 from agents.agent import make_agent
 from agents.controls import slope
 from agents.monitor import SearchMonitor
 from common.errors import InputError
+from common.gradients import gradients_on
 from common.randomness import global_seed
 from common.seeds import draw_seed
 from envs.retrain import VectorDetectorRetrainWrapper, core_of, refuse_inside
@@ -70,6 +72,24 @@ class Arena:
     def play_control(self, name: str, episodes: int, seed: int) -> dict[str, float | None]:
         """Play one of the algorithms that need no training."""
         return self.play(make_agent(name, self.env, seed), episodes, seed)
+
+    def play_anew(
+        self, algo: str, timesteps: int, episodes: int, seed: int
+    ) -> dict[str, float | None]:
+        """Let a new agent learn against the env's detector, which stays as it is, and then play.
+
+        Args:
+            algo: what `make_agent` takes.
+            timesteps: env steps to learn at least, counted over all lanes.
+            episodes: as in `play`.
+            seed: of the agent, of what it learns and of the episodes.
+        """
+        agent = make_agent(algo, self.env, seed)
+        with tqdm(total=timesteps, unit="step", desc=f"{algo} learns anew", leave=False) as bar:
+            self.monitor.start(bar)
+            with global_seed(seed), gradients_on():
+                agent.learn(timesteps)
+        return self.play(agent, episodes, seed)
 
     def summary(self) -> dict[str, float | None]:
         """Return the measures of the episodes played.

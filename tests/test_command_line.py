@@ -111,13 +111,15 @@ def test_run_folder_holds_everything(run):
 
 def test_evaluate_prints_both_tables_of_the_latest_run(run, folder):
     where = ["--env-id", "LatentAnomaly-v0", "--runs", run.parent, "--episodes", 32]
+    where += ["--timesteps", 512]
     first = command("evaluate.py", *where, "--json", folder / "figures.json")
     assert first.returncode == 0, first.stderr
-    for words in (str(run), "ppo, before hardening", "gradient, after hardening", "auroc"):
+    rows = "ppo, before hardening", "ppo anew, before hardening", "gradient, after hardening"
+    for words in (str(run), *rows, "auroc"):
         assert words in first.stdout
     figures = json.loads((folder / "figures.json").read_text())
     for when in ("before hardening", "after hardening"):
-        assert set(figures["env"][when]) == {"ppo", "random", "gradient"}
+        assert set(figures["env"][when]) == {"ppo", "ppo anew", "random", "gradient"}
         assert figures["env"][when]["random"]["episodes"] >= 32
     trained = json.loads((run / "metrics.json").read_text())["detection"]
     for when, measures in figures["detection"].items():
@@ -136,7 +138,7 @@ def test_a_run_of_all_rows_holds_none_out(csv, tmp_path, capsys, monkeypatch):
     assert told.count("No row is held out") == 1
     assert json.loads((every / "metrics.json").read_text())["detection"] == {}
     assert image.imread(every / "overview.png").std() > 0
-    figures = evaluate(EvaluateConfig(run=every, episodes=8))
+    figures = evaluate(EvaluateConfig(run=every, episodes=8, timesteps=0))
     assert set(figures["env"]) == {"before hardening", "after hardening"}
     assert figures["detection"] == {}
     assert "No row is held out" in capsys.readouterr().out
@@ -623,8 +625,10 @@ def test_an_env_of_a_run_is_attacked_with_that_run(run, tmp_path, monkeypatch):
         f"    kwargs=dict(run={str(run)!r}))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    done = command("evaluate.py", "--env-id", "hardened:Mine-v0", "--runs", "no", "--episodes", 8)
+    line = ["--env-id", "hardened:Mine-v0", "--runs", "no", "--episodes", 8, "--timesteps", 0]
+    done = command("evaluate.py", *line)
     assert done.returncode == 0, done.stderr
+    assert "ppo anew" not in done.stdout
     assert f"Run {run}, " in done.stdout
     assert "after hardening" in done.stdout
 
@@ -703,12 +707,12 @@ def test_plugin_module_is_imported_first(csv, tmp_path, monkeypatch):
     plugin = ["--plugin", "mine"]
     done = command("train.py", *data, *QUICK, "--detector", "mine", *plugin)
     assert done.returncode == 0, done.stderr
-    done = command("evaluate.py", "--runs", tmp_path / "r", "--episodes", 8, *plugin)
+    attack = ["--runs", tmp_path / "r", "--episodes", 8, "--timesteps", 64]
+    done = command("evaluate.py", *attack, *plugin)
     assert done.returncode == 0, done.stderr
     done = command("score.py", "--runs", tmp_path / "r", "--data", csv, "--out", tmp_path / "s.csv")
     assert_one_sentence(done, "--plugin mine")
-    done = command("evaluate.py", "--runs", tmp_path / "r", "--episodes", 8)
-    assert_one_sentence(done, "--plugin mine")
+    assert_one_sentence(command("evaluate.py", *attack), "--plugin mine")
     assert_one_sentence(command("train.py", "--plugin", "no_such_module"), "no_such_module")
 
 
@@ -827,11 +831,13 @@ def test_an_attack_on_a_run_plays_as_many_episodes_as_asked(rows, tmp_path, monk
     halves = Split(X, y, X[::2].copy(), y[::2].copy())
     config = {**asdict(settings), "seed": 1}
     write_run(tmp_path, hardened, halves, Table(X, y, list("abcd"), "blobs"), config, {})
-    first, second = (evaluate(EvaluateConfig(run=tmp_path, episodes=65, seed=s)) for s in (0, 1))
+    attack = EvaluateConfig(run=tmp_path, episodes=65, timesteps=512)
+    first, second = (evaluate(replace(attack, seed=seed)) for seed in (0, 1))
     before, after = (first["env"][f"{when} hardening"] for when in ("before", "after"))
-    assert [measures["episodes"] for measures in [*before.values(), *after.values()]] == [128] * 4
+    assert [measures["episodes"] for measures in [*before.values(), *after.values()]] == [128] * 6
     assert after["ppo"] != after["random"]
-    for algo in ("ppo", "random"):
+    assert after["ppo"] != after["ppo anew"]
+    for algo in ("ppo", "ppo anew", "random"):
         assert after[algo] != second["env"]["after hardening"][algo]
         assert before[algo]["bypass_rate"] > after[algo]["bypass_rate"]
     for when, detector in (("before", hardened.unhardened), ("after", hardened.scenario.detector)):
