@@ -42,9 +42,9 @@ class EvaluateConfig:
         runs: folder that run folders are looked for in; unless another one is named, without a run
             in it the controls play against an unhardened detector.
         episodes: episodes that each algorithm plays at least; all of 64 lanes play as many.
-        timesteps: env steps that the run's algorithm learns anew against each detector, before it
-            plays once more; with 0 it does not.
-        seed: of the episodes.
+        timesteps: env steps at least, counted over all lanes, that the run's algorithm learns anew
+            against each detector before it plays once more; with 0 it does not.
+        seed: of the episodes, and of the agent that learns anew.
         json: file to write the figures to, the time that scoring takes among them.
         compare: two run folders or more to put side by side, instead of attacking one; of the
             other options only json and plugin count then.
@@ -118,6 +118,7 @@ def attacked(config: EvaluateConfig) -> dict[str, Any]:
         scenarios, X_test, y_test = both_scenarios(run)
     figures: dict[str, Any] = {
         "run": None if run is None else str(run.folder),
+        "timesteps": config.timesteps,
         "env": {when: play(name, scenario, config, run) for when, scenario in scenarios.items()},
         "detection": held_out_metrics(
             {when: scenario.detector for when, scenario in scenarios.items()}, X_test, y_test
@@ -207,7 +208,7 @@ def play(
 ) -> dict[str, dict[str, float | None]]:
     """Let the run's agent, one that learns anew, and the controls play; return measures by name.
 
-    The run's own agent met neither detector as it is: it learned against earlier ones.
+    The run's own agent as a rule met neither detector: it learned against those in between.
     """
     import gymnasium as gym
 
@@ -222,7 +223,7 @@ def play(
         measures[algo] = arena.play(agent, config.episodes, config.seed)
         if config.timesteps and not isinstance(agent, Control):
             measures[f"{algo} anew"] = arena.play_anew(
-                algo, config.timesteps, config.episodes, config.seed
+                algo, config.timesteps, config.episodes, config.seed, progress=True
             )
     for algo in [name for name in arena.controls() if name not in measures]:
         measures[algo] = arena.play_control(algo, config.episodes, config.seed)

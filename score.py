@@ -86,7 +86,7 @@ def score(config: ScoreConfig) -> None:
         f"{len(X)} rows scored, of which {predicted.sum()} are called anomalies; see {config.out}"
     )
     if run.config.get("protocol") in PROTOCOLS:
-        print("This run held rows out to measure on; one of --protocol all learns from all rows.")
+        print("This run held rows out to measure on; train with --protocol all to learn from all.")
 
 
 def write_csv(frame: "pd.DataFrame", path: Path) -> None:

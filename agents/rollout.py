@@ -74,7 +74,7 @@ class Arena:
         return self.play(make_agent(name, self.env, seed), episodes, seed)
 
     def play_anew(
-        self, algo: str, timesteps: int, episodes: int, seed: int
+        self, algo: str, timesteps: int, episodes: int, seed: int, progress: bool = False
     ) -> dict[str, float | None]:
         """Let a new agent learn against the env's detector, which stays as it is, and then play.
 
@@ -83,12 +83,14 @@ class Arena:
             timesteps: env steps to learn at least, counted over all lanes.
             episodes: as in `play`.
             seed: of the agent, of what it learns and of the episodes.
+            progress: show a progress bar.
         """
         agent = make_agent(algo, self.env, seed)
-        with tqdm(total=timesteps, unit="step", desc=f"{algo} learns anew", leave=False) as bar:
+        bar = tqdm(total=timesteps, unit="step", desc=algo, leave=False, disable=not progress)
+        with bar:
             self.monitor.start(bar)
             with global_seed(seed), gradients_on():
-                agent.learn(timesteps)
+                agent.learn(timesteps, reset_num_timesteps=True)
         return self.play(agent, episodes, seed)
 
     def summary(self) -> dict[str, float | None]:
