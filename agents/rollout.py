@@ -86,8 +86,9 @@ class Arena:
             progress: show a progress bar.
         """
         agent = make_agent(algo, self.env, seed)
-        bar = tqdm(total=timesteps, unit="step", desc=algo, leave=False, disable=not progress)
-        with bar:
+        with tqdm(
+            total=timesteps, unit="step", desc=algo, leave=False, disable=not progress
+        ) as bar:
             self.monitor.start(bar)
             with global_seed(seed), gradients_on():
                 agent.learn(timesteps, reset_num_timesteps=True)

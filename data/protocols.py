@@ -49,7 +49,8 @@ def split(table: Table, protocol: str, seed: int) -> Split:
     """
     check_protocol(protocol)
     check_at_least(SimpleNamespace(seed=seed), seed=0)
-    rows, rng = distinct(table), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
+    rows = distinct(table)
     result = everything(rows) if protocol == ALL else SPLITTERS[protocol](capped(rows, rng), rng)
     check_labels(table.name, protocol, "training", result.y_train)
     if protocol != ALL:
