@@ -36,6 +36,9 @@ class ScoreConfig:
             score, on the scale of log-odds; probability, not calibrated, the logistic function of
             the score less the detector's threshold; predicted, 1 where the score exceeds that.
             Where the run was trained on a column of one of these names, theirs begin with hydra_.
+        label_column: column of data, no feature of the run, that is 1 for an anomaly and 0 for
+            everything else, if there is one: by it the detector is measured before and after
+            hardening.
         plugin: modules to import first, which register detectors of their own.
     """
 
@@ -43,16 +46,18 @@ class ScoreConfig:
     run: Path | None = None
     runs: Path = Path("runs")
     out: Path = Path("scores.csv")
+    label_column: str | None = None
     plugin: tuple[str, ...] = ()
 
 
 def score(config: ScoreConfig) -> None:
-    """Write the rows and their scores; say how many are called anomalies."""
+    """Write the rows and their scores; say how many are called anomalies, and how rightly."""
     from scipy.special import expit
 
+    from agents.report import format_detection, held_out_metrics
     from agents.runs import find_run, open_run, same
     from data import PROTOCOLS
-    from data.files import read_rows
+    from data.files import read_labels, read_rows
 
     check_file(config.out, "--out")
     suffix = config.out.suffix.lower()
@@ -69,6 +74,11 @@ def score(config: ScoreConfig) -> None:
     names = run.feature_names()
     prefix = "" if set(ADDED).isdisjoint(names) else "hydra_"
     added = [prefix + name for name in ADDED]
+    if config.label_column in names:
+        raise InputError(
+            f"The run learned from the column {config.label_column!r}; name that of the labels."
+        )
+    y = None if config.label_column is None else read_labels(config.data, config.label_column)
     frame, X = read_rows(config.data, names, verbatim=suffix == ".csv")
     for column in frame.columns.intersection(added):
         raise InputError(f"{config.data} has a column {column!r} already; rename it.")
@@ -82,6 +92,9 @@ def score(config: ScoreConfig) -> None:
             write_csv(scored, temporary)
         else:
             scored.to_parquet(temporary, index=False)
+    if y is not None:
+        both = {"before hardening": run.detector("unhardened"), "after hardening": detector}
+        print(format_detection(f"on {config.data}", held_out_metrics(both, X, y)))
     print(
         f"{len(X)} rows scored, of which {predicted.sum()} are called anomalies; see {config.out}"
     )

@@ -15,7 +15,13 @@ from pyarrow.parquet import read_schema
 
 from common.errors import InputError, one_line
 from data.table import Table
-from data.validation import named_features, numbered_columns, table_from_arrays, table_from_frame
+from data.validation import (
+    named_features,
+    named_labels,
+    numbered_columns,
+    table_from_arrays,
+    table_from_frame,
+)
 
 
 def read(path: Path | str, label_column: str = "label", name: str | None = None) -> Table:
@@ -72,6 +78,15 @@ def read_rows(
                 f"{path}: its index has the name of a column ({error}); rename either."
             ) from error
     return frame, X
+
+
+def read_labels(path: Path, label_column: str) -> np.ndarray:
+    """Return the labels in a column of a .csv or .parquet file, int64 (n,).
+
+    Raises:
+        InputError: the file cannot be read, has no such column, or its labels are refused.
+    """
+    return named_labels(read_frame(path), label_column, str(path))
 
 
 def suffix_of(path: Path) -> str:

@@ -29,10 +29,8 @@ def table_from_frame(frame: pd.DataFrame, label_column: str, name: str) -> Table
     Raises:
         InputError: the frame is not fit to be split and trained on.
     """
-    if label_column not in frame.columns:
-        raise no_label_column(frame, label_column, name)
+    y = named_labels(frame, label_column, name)
     features = frame.drop(columns=label_column)
-    y = label_vector(frame[label_column], name)
     return Table(feature_matrix(features, name), y, list(features.columns), name)
 
 
@@ -82,6 +80,13 @@ def named_features(frame: pd.DataFrame, names: list[str], source: str) -> np.nda
     if frame.empty:
         raise InputError(f"{source} holds no rows; give at least one.")
     return feature_matrix(frame[names], source)
+
+
+def named_labels(frame: pd.DataFrame, label_column: str, name: str) -> np.ndarray:
+    """Return the labels in the column of this name, int64 (n,), checked by `label_vector`."""
+    if label_column not in frame.columns:
+        raise no_label_column(frame, label_column, name)
+    return label_vector(frame[label_column], name)
 
 
 def label_vector(column: pd.Series, name: str) -> np.ndarray:
@@ -194,8 +199,8 @@ def no_label_column(frame: pd.DataFrame, wanted: str, name: str) -> InputError:
         else f"it has {', '.join(columns[:LISTED_COLUMNS])}{more}."
     )
     return InputError(
-        f"{name} has no label column {wanted!r}; rename one, or pass train.py --label-column:"
-        f" {hint}"
+        f"{name} has no label column {wanted!r}; rename one, or pass --label-column to train.py or"
+        f" score.py: {hint}"
     )
 
 

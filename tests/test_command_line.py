@@ -22,6 +22,7 @@ from commands import ROOT, command
 from conftest import RUN_SETTINGS, Reached, blobs, stop
 from matplotlib import image
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import detectors
@@ -175,6 +176,36 @@ def test_score_takes_the_columns_by_name_and_keeps_the_others(run, csv, tmp_path
     np.testing.assert_array_equal(written["predicted"], detector.predict(X))
     assert f"{len(X)} rows" in done.stdout
     assert f"{written['predicted'].sum()} are called anomalies" in done.stdout
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_score_measures_both_detectors_where_the_rows_have_labels(run, csv, tmp_path, suffix):
+    rows = pd.read_csv(csv).assign(fraud=lambda rows: rows["fraud"].astype(bool))
+    new = tmp_path / f"new{suffix}"
+    rows.to_csv(new, index=False) if suffix == ".csv" else rows.to_parquet(new)
+    labelled = ["--data", new, "--run", run, "--label-column"]
+    done = command("score.py", *labelled, "fraud", "--out", tmp_path / "scores.csv")
+    assert done.returncode == 0, done.stderr
+    figures, X = {}, rows[list("abcd")].to_numpy()
+    for when, part in (("before hardening", "unhardened"), ("after hardening", "detector")):
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith(when)]
+        figures[when] = [float(figure) for figure in line.removeprefix(when).split()]
+        scores = detectors.load("mamba-moe", run / part).decision_function(X)
+        assert figures[when][0] == pytest.approx(roc_auc_score(rows["fraud"], scores), abs=1e-3)
+    written = pd.read_csv(tmp_path / "scores.csv")
+    shares = written.groupby("fraud")["predicted"].mean()
+    assert figures["after hardening"][2:] == pytest.approx([shares[True], shares[False]], abs=1e-3)
+
+
+def test_labels_to_measure_by_are_checked_before_a_row_is_scored(run, csv, tmp_path):
+    line = ["--data", csv, "--run", run, "--out", tmp_path / "scores.csv", "--label-column"]
+    wrong = {"frauds": "did you mean 'fraud'?", "a": "learned from the column 'a'"}
+    for column, words in wrong.items():
+        assert_one_sentence(command("score.py", *line, column), words)
+    pd.read_csv(csv).assign(fraud=2).to_csv(tmp_path / "new.csv", index=False)
+    line[1] = tmp_path / "new.csv"
+    assert_one_sentence(command("score.py", *line, "fraud"), "labels must be 0", "in row 1")
+    assert not (tmp_path / "scores.csv").exists()
 
 
 def test_score_leaves_the_text_of_a_csv_file_as_it_is(run, tmp_path):

@@ -268,7 +268,10 @@ def test_unfit_arrays(tmp_path, X, y, words):
 
 def test_missing_label_column_gives_near_misses(tmp_path):
     sentence = csv_refusal(tmp_path, frame().rename(columns={"label": "Label"}))
-    assert "no label column 'label'; rename one, or pass train.py --label-column: " in sentence
+    assert (
+        "no label column 'label'; rename one, or pass --label-column to train.py or score.py: "
+        in sentence
+    )
     assert sentence.endswith("did you mean 'Label'?")
 
 
