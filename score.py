@@ -36,9 +36,9 @@ class ScoreConfig:
             score, on the scale of log-odds; probability, not calibrated, the logistic function of
             the score less the detector's threshold; predicted, 1 where the score exceeds that.
             Where the run was trained on a column of one of these names, theirs begin with hydra_.
-        label_column: column of data, no feature of the run, that is 1 for an anomaly and 0 for
-            everything else, if there is one: by it the detector is measured before and after
-            hardening.
+        label_column: column of a .csv or .parquet file, no feature of the run, that is 1 for an
+            anomaly and 0 for everything else: by it the detector is measured before and after
+            hardening. Leave out rows that the run learned from.
         plugin: modules to import first, which register detectors of their own.
     """
 
@@ -54,7 +54,7 @@ def score(config: ScoreConfig) -> None:
     """Write the rows and their scores; say how many are called anomalies, and how rightly."""
     from scipy.special import expit
 
-    from agents.report import format_detection, held_out_metrics
+    from agents.report import format_detection, score_metrics
     from agents.runs import find_run, open_run, same
     from data import PROTOCOLS
     from data.files import read_labels, read_rows
@@ -84,6 +84,13 @@ def score(config: ScoreConfig) -> None:
         raise InputError(f"{config.data} has a column {column!r} already; rename it.")
     detector = run.detector()
     scores = detector.decision_function(X)
+    figures = {}
+    if y is not None:
+        before = run.detector("unhardened")
+        figures = {
+            "before hardening": score_metrics(before.decision_function(X), before.threshold_, y),
+            "after hardening": score_metrics(scores, detector.threshold_, y),
+        }
     probability = expit(scores - detector.threshold_)
     predicted = (scores > detector.threshold_).astype(int)
     scored = frame.assign(**dict(zip(added, (scores, probability, predicted), strict=True)))
@@ -92,9 +99,8 @@ def score(config: ScoreConfig) -> None:
             write_csv(scored, temporary)
         else:
             scored.to_parquet(temporary, index=False)
-    if y is not None:
-        both = {"before hardening": run.detector("unhardened"), "after hardening": detector}
-        print(format_detection(f"on {config.data}", held_out_metrics(both, X, y)))
+    if figures:
+        print(format_detection(f"on {config.data}", figures))
     print(
         f"{len(X)} rows scored, of which {predicted.sum()} are called anomalies; see {config.out}"
     )

@@ -17,10 +17,10 @@ from common.errors import InputError, one_line
 from data.table import Table
 from data.validation import (
     named_features,
-    named_labels,
     numbered_columns,
     table_from_arrays,
     table_from_frame,
+    true_labels,
 )
 
 
@@ -81,12 +81,18 @@ def read_rows(
 
 
 def read_labels(path: Path, label_column: str) -> np.ndarray:
-    """Return the labels in a column of a .csv or .parquet file, int64 (n,).
+    """Return the labels that scores of a file's rows are measured by, int64 (n,).
 
     Raises:
-        InputError: the file cannot be read, has no such column, or its labels are refused.
+        InputError: it is no .csv or .parquet file, cannot be read, has no such column, or its
+            labels are refused.
     """
-    return named_labels(read_frame(path), label_column, str(path))
+    if suffix_of(path) == ARRAYS:
+        raise InputError(
+            f"{path} has no column of labels to measure by; give a"
+            f" {' or '.join(FRAME_READERS)} file, or leave out --label-column."
+        )
+    return true_labels(read_frame(path), label_column, str(path))
 
 
 def suffix_of(path: Path) -> str:

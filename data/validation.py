@@ -29,8 +29,10 @@ def table_from_frame(frame: pd.DataFrame, label_column: str, name: str) -> Table
     Raises:
         InputError: the frame is not fit to be split and trained on.
     """
-    y = named_labels(frame, label_column, name)
+    if label_column not in frame.columns:
+        raise no_label_column(frame, label_column, name)
     features = frame.drop(columns=label_column)
+    y = label_vector(frame[label_column], name)
     return Table(feature_matrix(features, name), y, list(features.columns), name)
 
 
@@ -82,35 +84,30 @@ def named_features(frame: pd.DataFrame, names: list[str], source: str) -> np.nda
     return feature_matrix(frame[names], source)
 
 
-def named_labels(frame: pd.DataFrame, label_column: str, name: str) -> np.ndarray:
-    """Return the labels in the column of this name, int64 (n,), checked by `label_vector`."""
+def true_labels(frame: pd.DataFrame, label_column: str, name: str) -> np.ndarray:
+    """Return the labels that scores are measured by, int64 (n,).
+
+    Raises:
+        InputError: there is no such column, a label is neither 0 nor 1, or all are alike.
+    """
     if label_column not in frame.columns:
         raise no_label_column(frame, label_column, name)
-    return label_vector(frame[label_column], name)
+    y = label_values(frame[label_column], name, "leave out the rows of which it is not known")
+    for words, count in zip(CLASSES, np.bincount(y, minlength=2), strict=True):
+        if not count:
+            raise InputError(f"{name} holds no {words} to measure by; score it without labels.")
+    return y
 
 
 def label_vector(column: pd.Series, name: str) -> np.ndarray:
-    """Return the labels as int64 (n,).
+    """Return the labels to train by, int64 (n,).
 
     Raises:
         InputError: a label is neither 0 nor 1, or there are too few rows of either class.
     """
-    missing = column.isna().to_numpy()
-    if missing.any():
-        raise InputError(
-            f"{name}: column {column.name!r} misses a label in row {first_row(missing)};"
-            " give 0 to rows that are not known to be anomalies."
-        )
-    labels = as_numbers(column)
-    bad = ~np.isin(labels, [0, 1])
-    if bad.any():
-        raise InputError(
-            f"{name}: column {column.name!r} holds {shown(column, bad)};"
-            " labels must be 0 (normal) or 1 (anomaly)."
-        )
-    if len(labels) < MIN_ROWS:
-        raise InputError(f"{name} holds {len(labels)} rows; give at least {MIN_ROWS}.")
-    y = labels.astype(np.int64)
+    y = label_values(column, name, "give 0 to rows that are not known to be anomalies")
+    if len(y) < MIN_ROWS:
+        raise InputError(f"{name} holds {len(y)} rows; give at least {MIN_ROWS}.")
     for words, count in zip(CLASSES, np.bincount(y, minlength=2), strict=True):
         if count < MIN_PER_CLASS:
             raise InputError(
@@ -123,6 +120,26 @@ def label_vector(column: pd.Series, name: str) -> np.ndarray:
             stacklevel=2,
         )
     return y
+
+
+def label_values(column: pd.Series, name: str, way_out: str) -> np.ndarray:
+    """Return the labels, int64 (n,); raise `InputError` where one is missing or not 0 or 1.
+
+    `way_out` says what to do where one is missing.
+    """
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise InputError(
+            f"{name}: column {column.name!r} misses a label in row {first_row(missing)}; {way_out}."
+        )
+    labels = as_numbers(column)
+    bad = ~np.isin(labels, [0, 1])
+    if bad.any():
+        raise InputError(
+            f"{name}: column {column.name!r} holds {shown(column, bad)};"
+            " labels must be 0 (normal) or 1 (anomaly)."
+        )
+    return labels.astype(np.int64)
 
 
 def feature_matrix(features: pd.DataFrame, name: str) -> np.ndarray:

@@ -202,9 +202,13 @@ def test_labels_to_measure_by_are_checked_before_a_row_is_scored(run, csv, tmp_p
     wrong = {"frauds": "did you mean 'fraud'?", "a": "learned from the column 'a'"}
     for column, words in wrong.items():
         assert_one_sentence(command("score.py", *line, column), words)
-    pd.read_csv(csv).assign(fraud=2).to_csv(tmp_path / "new.csv", index=False)
     line[1] = tmp_path / "new.csv"
-    assert_one_sentence(command("score.py", *line, "fraud"), "labels must be 0", "in row 1")
+    for fraud, words in {2: "labels must be 0", 1: "no normal rows", None: "leave out the"}.items():
+        pd.read_csv(csv).assign(fraud=fraud).to_csv(tmp_path / "new.csv", index=False)
+        assert_one_sentence(command("score.py", *line, "fraud"), words)
+    np.savez(tmp_path / "new.npz", X=pd.read_csv(csv)[list("abcd")])
+    line[1] = tmp_path / "new.npz"
+    assert_one_sentence(command("score.py", *line, "x1"), "new.npz has no column of labels")
     assert not (tmp_path / "scores.csv").exists()
 
 
