@@ -78,8 +78,9 @@ class TreesDetector(RefittedDetector):
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
         self.of_all_, self.trust_weight_ = None, 0.0
-        if synthetic.any():
-            trust = synthetic_trust(X[~synthetic], y[~synthetic], self.seed_)
+        if weight[synthetic].any():
+            real = ~synthetic & (weight > 0)
+            trust = synthetic_trust(X[real], y[real], self.seed_)
             self.trust_weight_ = TRUST_WEIGHT * trust
         if self.trust_weight_:
             learner, weight = self.make_synthetic_learner(), relative_weights(y, weight)

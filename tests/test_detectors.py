@@ -280,12 +280,13 @@ def test_synthetic_rows_do_not_count_where_known_anomalies_are_no_outliers(id):
     )
 
 
-def test_synthetic_rows_of_no_weight_do_not_count(rows):
+@pytest.mark.parametrize("id", ["mamba-moe", "extra-trees", "catboost"])
+def test_synthetic_rows_of_no_weight_do_not_count(rows, id):
     """Here they are there; `replay_set` itself leaves a bank of no weight out."""
     X, y, _, synthetic = replay_set(*rows, rows[0] + 5, 0.1)
     weight = np.concatenate([sqrt_balanced_weights(rows[1]), np.zeros(synthetic.sum())])
-    hardened = detectors.make("mamba-moe", **QUICK["mamba-moe"]).fit(X, y, weight, synthetic)
-    plain = detectors.make("mamba-moe", **QUICK["mamba-moe"]).fit(*rows)
+    hardened = detectors.make(id, **QUICK[id]).fit(X, y, weight, synthetic)
+    plain = detectors.make(id, **QUICK[id]).fit(*rows)
     np.testing.assert_allclose(
         hardened.decision_function(X), plain.decision_function(X), rtol=1e-4, atol=1e-4
     )
@@ -1035,6 +1036,16 @@ def test_trees_mix_both_classifiers_by_the_trust(make, rows):
     real, every = (detector.ask(part, X) for part in (detector.of_real_, detector.of_all_))
     expected = (real + share * every) / (1 + share)
     np.testing.assert_allclose(detector.decision_function(X), expected)
+
+
+@pytest.mark.parametrize("make", [ExtraTreesDetector, CatBoostDetector])
+def test_trees_take_the_trust_from_rows_that_have_a_weight(make, rows):
+    X, y = rows
+    more = np.concatenate([X, np.full((60, X.shape[1]), 9.0)])
+    every, labels, weight, synthetic = replay_set(more, np.r_[y, np.ones(60, int)], X + 1, 0.1)
+    weight[len(X) : len(more)] = 0
+    detector = make(20).fit(every, labels, weight, synthetic)
+    assert detector.trust_weight_ == 4 * synthetic_trust(X, y, 0)
 
 
 def test_extra_trees_vote_as_the_library_says(rows):
