@@ -29,10 +29,8 @@ def table_from_frame(frame: pd.DataFrame, label_column: str, name: str) -> Table
     Raises:
         InputError: the frame is not fit to be split and trained on.
     """
-    if label_column not in frame.columns:
-        raise no_label_column(frame, label_column, name)
+    y = label_vector(column_of_labels(frame, label_column, name), name)
     features = frame.drop(columns=label_column)
-    y = label_vector(frame[label_column], name)
     return Table(feature_matrix(features, name), y, list(features.columns), name)
 
 
@@ -90,13 +88,19 @@ def true_labels(frame: pd.DataFrame, label_column: str, name: str) -> np.ndarray
     Raises:
         InputError: there is no such column, a label is neither 0 nor 1, or all are alike.
     """
-    if label_column not in frame.columns:
-        raise no_label_column(frame, label_column, name)
-    y = label_values(frame[label_column], name, "leave out the rows of which it is not known")
+    column = column_of_labels(frame, label_column, name)
+    y = label_values(column, name, "leave out the rows of which it is not known")
     for words, count in zip(CLASSES, np.bincount(y, minlength=2), strict=True):
         if not count:
             raise InputError(f"{name} holds no {words} to measure by; score it without labels.")
     return y
+
+
+def column_of_labels(frame: pd.DataFrame, label_column: str, name: str) -> pd.Series:
+    """Return the column of this name; raise `InputError` where it is not there."""
+    if label_column not in frame.columns:
+        raise no_label_column(frame, label_column, name)
+    return frame[label_column]
 
 
 def label_vector(column: pd.Series, name: str) -> np.ndarray:
