@@ -80,7 +80,7 @@ class AdaptedDetector(RefittedDetector):
             zero = own_threshold(self.estimator_, self.backend)
         self.score_ = Score.of(own[y == 0], zero)
         self.decision_scores_ = self.score_(own)
-        if one_class and synthetic.any():
+        if one_class and weight[synthetic].any():
             augmented = np.column_stack([scaled, self.decision_scores_])
             head = ExtraTreesClassifier(HEAD_TREES, random_state=self.seed_)
             self.head_ = head.fit(augmented, y, sample_weight=weight)
