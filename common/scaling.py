@@ -74,7 +74,7 @@ class RowScaler(nn.Module):
         self.scale.copy_(torch.from_numpy(divisor(spread, X)))
         self.whole.copy_(torch.from_numpy((np.round(X) == X).all(axis=0)))
         scaled = self(X).double()
-        reach = torch.from_numpy(np.where(np.ptp(X, axis=0) > 0, REACH, 0.0))
+        reach = torch.where(torch.from_numpy(np.ptp(X, axis=0) > 0), REACH, 0.0).to(scaled)
         self.low.copy_(scaled.amin(dim=0) - reach)
         self.high.copy_(scaled.amax(dim=0) + reach)
         return self

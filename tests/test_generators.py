@@ -540,6 +540,12 @@ def test_far_values_that_stand_for_missing_ones_leave_scale_and_gate(center, mis
     assert feasible(X[500:]).mean() > 0.8
 
 
+def test_a_scaler_learns_on_the_device_that_it_is_on():
+    X = np.random.default_rng(0).standard_normal((30, 3))
+    scaler = RowScaler(3).to("meta").fit(X)
+    assert scaler.high.device.type == scaler(X).device.type == "meta"
+
+
 def test_rows_stay_within_32_bit_floats():
     largest = float(np.finfo(np.float32).max)
     X = np.linspace(-largest, largest, 300)[:, None]
