@@ -28,7 +28,8 @@ def encode_labels(y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         )
     if len(classes) < 2:
         raise ValueError(
-            f"A detector learns from labels 0 and 1, both present; y has one class, {classes[0]!r}."
+            "A detector learns from labels 0 and 1, both present; y has one class,"
+            f" {classes.tolist()[0]!r}."
         )
     if classes[0] == -1:
         warnings.warn(

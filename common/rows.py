@@ -8,6 +8,12 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)  # what detectors take at most
 FLOAT32_TINY = float(np.finfo(np.float32).tiny)  # the least number that it holds in full
 
 
+def check_float32(X: np.ndarray) -> None:
+    """Raise `ValueError` where rows, float (n, d), hold a value that float32 does not."""
+    if np.abs(X).max() > FLOAT32_MAX:
+        raise ValueError("X holds a value beyond float32; replace it or drop its column.")
+
+
 def checked_rows(X: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return rows as float64 (n, d), and labels that are 0 or 1 as int64 (n,).
 

@@ -34,7 +34,8 @@ registry.register_entry_points()
 def make(id: str, **kwargs: Any) -> "Detector":
     """Construct the backend `id`, `kwargs` overriding its registered arguments.
 
-    A class that is no `Detector` is wrapped in `detectors.adapter.AdaptedDetector`.
+    A class that is no `Detector` is wrapped in `detectors.adapter.AdaptedDetector`; a seed that it
+    was registered with stays its own.
 
     Raises:
         InputError: the id is unknown, or its class cannot be imported or used.

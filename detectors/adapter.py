@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 import detectors
 from common.errors import InputError, reason, refused_by
 from common.randomness import global_seed
+from common.rows import FLOAT32_MAX
 from common.seeds import RandomState
 from detectors.base import checked_scores
 from detectors.foreign import (
@@ -25,7 +26,7 @@ from detectors.foreign import (
     raw_scores,
     takes_labels,
 )
-from detectors.log_odds import Score, vote_log_odds
+from detectors.log_odds import Score, forest_log_odds
 from detectors.refitted import RefittedDetector
 
 HEAD_TREES = 200
@@ -47,7 +48,8 @@ class AdaptedDetector(RefittedDetector):
     Args:
         backend: the registered id, or `family:member`.
         settings: keyword arguments of its class.
-        random_state: seed of the class, where it takes one, and of the extra trees.
+        random_state: seed of the class, where it takes one and was registered with none, and of
+            the extra trees.
     """
 
     def __init__(
@@ -64,26 +66,29 @@ class AdaptedDetector(RefittedDetector):
         standardise = self.backend not in detectors.registry.specs  # but of a family
         scaler = StandardScaler(with_mean=standardise, with_std=standardise)
         self.scaler_ = scaler.set_output(transform="default")
-        scaled = self.scaler_.fit(X[~synthetic]).transform(X)
+        scaled = self.scaler_.fit(X[~synthetic & (weight > 0)]).transform(X)
         self.head_ = None
+        normal = (y == 0) & (weight > 0)
         one_class = is_pyod_outlier(self.estimator_) or is_scikit_outlier(self.estimator_)
         with global_seed(self.seed_), refused_by(self.backend, "detector"):
             if one_class:
-                fit(self.estimator_, scaled[y == 0], None, weight[y == 0])
+                fit(self.estimator_, scaled[normal], None, weight[normal])
             else:
                 fit(self.estimator_, scaled.copy(), y.copy(), weight)
-        own = self._ask(scaled)
-        self._ask_alone(scaled, own)
+        asked = self._ask(scaled)
+        self._ask_alone(scaled, asked)
+        own = asked.copy()
         if is_pyod_outlier(self.estimator_):  # its own scores leave each row out
-            own[y == 0] = self.estimator_.decision_scores_
+            own[normal] = self.estimator_.decision_scores_
         with refused_by(self.backend, "detector"):
             zero = own_threshold(self.estimator_, self.backend)
-        self.score_ = Score.of(own[y == 0], zero)
+        self.score_ = Score.of(own[normal], zero)
         self.decision_scores_ = self.score_(own)
         if one_class and weight[synthetic].any():
-            augmented = np.column_stack([scaled, self.decision_scores_])
             head = ExtraTreesClassifier(HEAD_TREES, random_state=self.seed_)
+            augmented = augment(scaled, self.decision_scores_)
             self.head_ = head.fit(augmented, y, sample_weight=weight)
+            self.decision_scores_ = self._convert(scaled, asked)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Share the fitted estimator, which need not be copyable: a retraining makes another."""
@@ -163,16 +168,22 @@ class AdaptedDetector(RefittedDetector):
         return estimator
 
     def _training_log_odds(self, X: np.ndarray) -> np.ndarray:
-        """Return the scores that `_refit` kept, or of the extra trees those of any other rows."""
-        return self.decision_scores_ if self.head_ is None else self._log_odds(X)
+        """Return the scores that `_refit` kept."""
+        return self.decision_scores_
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
         scaled = self.scaler_.transform(X)
-        score = self.score_(self._ask(scaled))
-        if self.head_ is None:
-            return score
-        augmented = np.column_stack([scaled, score])
-        return vote_log_odds(self.head_.predict_proba(augmented)[:, 1])
+        return self._convert(scaled, self._ask(scaled))
+
+    def _convert(self, scaled: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        """Turn the class's scores, (n,), of scaled rows, (n, d), into log-odds, float64 (n,)."""
+        score = self.score_(asked)
+        return score if self.head_ is None else forest_log_odds(self.head_, augment(scaled, score))
+
+
+def augment(scaled: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Add a score, (n,), to scaled rows, (n, d), as a column; far values as far as float32 goes."""
+    return np.column_stack([scaled, score]).clip(-FLOAT32_MAX, FLOAT32_MAX)
 
 
 def is_plain(value: Any) -> bool:

@@ -19,7 +19,7 @@ from common.errors import InputError, one_line
 from common.estimators import TwoClassClassifier, all_or_nothing
 from common.gradients import gradients_on
 from common.labels import encode_labels
-from common.rows import FLOAT32_MAX, FLOAT32_TINY
+from common.rows import FLOAT32_MAX, FLOAT32_TINY, check_float32
 from common.seeds import RandomState, as_seed
 
 
@@ -201,8 +201,7 @@ class Detector(TwoClassClassifier):
         rows, labels = validate_data(
             self, X, y, reset=reset, dtype=np.float64, force_writeable=True
         )
-        if np.abs(rows).max() > FLOAT32_MAX:
-            raise ValueError("X holds a value beyond float32; replace it or drop its column.")
+        check_float32(rows)
         classes, encoded = encode_labels(labels)
         if not reset and not np.array_equal(classes, self.classes_):
             raise ValueError(f"The labels were {self.classes_} in fit, but now are {classes}.")

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_array
+from sklearn.utils import check_X_y
 
 import detectors
 from common.conformance import faults, made_up_rows
 from common.errors import InputError
 from common.labels import encode_labels
+from common.rows import check_float32
 from detectors.base import Detector
 from detectors.replay import retrained
 
@@ -58,7 +59,9 @@ def check_detector(
     elif X is None or y is None:
         raise InputError("Give check_detector both rows X and labels y, or neither.")
     else:
-        rows, labels = check_array(X, dtype=np.float64), encode_labels(y)[1]
+        rows, kinds = check_X_y(X, y, dtype=np.float64)
+        check_float32(rows)
+        labels = encode_labels(kinds)[1]
     detectors.registry.load(id)
 
     def make() -> Detector:

@@ -6,6 +6,7 @@ from typing import Self
 import numpy as np
 import torch
 from scipy.special import logit
+from sklearn.ensemble import ExtraTreesClassifier
 
 from common.divisor import divisor
 from common.scaling import WINSOR, compress
@@ -29,6 +30,20 @@ def class_log_odds(logarithm: np.ndarray) -> np.ndarray:
 def vote_log_odds(share: np.ndarray) -> np.ndarray:
     """Return log-odds of shares of votes, float64 (n,), kept 0.001 away from 0 and 1."""
     return logit(share.clip(NO_VOTE, 1 - NO_VOTE))
+
+
+def forest_log_odds(forest: ExtraTreesClassifier, X: np.ndarray) -> np.ndarray:
+    """Return the log-odds of the share of trees that call a row an anomaly, float64 (n,).
+
+    The trees are asked without the forest's overhead, which dominates on few rows.
+
+    Args:
+        forest: fitted, on two classes.
+        X: rows, float (n, d), of values that float32 holds.
+    """
+    rows = X.astype(np.float32)
+    votes = (tree.tree_.predict(rows)[:, 1] for tree in forest.estimators_)
+    return vote_log_odds(sum(votes, np.zeros(len(rows))) / len(forest.estimators_))
 
 
 @dataclass(frozen=True)

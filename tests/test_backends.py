@@ -618,6 +618,14 @@ def test_rows_to_check_on_may_have_any_form_that_fit_takes(rows, form):
     assert detectors.check_detector("extra-trees", *given, n_estimators=50) == []
 
 
+def test_rows_to_check_on_that_no_detector_takes_are_the_callers_fault(rows):
+    X, y = rows
+    missing = np.where(X > 2, np.nan, X)
+    for refused, labels in ((X, y[:-1]), (1e39 * X, y), (missing, y), (X, 0 * y)):
+        with pytest.raises(ValueError, match=r"inconsistent|float32|NaN|has one class, 0\."):
+            detectors.check_detector("extra-trees", refused, labels)
+
+
 @pytest.mark.parametrize(
     ("id", "settings", "name"),
     [
@@ -1046,6 +1054,35 @@ def test_outlier_detectors_get_weights_where_they_take_them(rows):
     scaled, normal = StandardScaler().fit(X).transform(X), y == 0
     own = OneClassSVM().fit(scaled[normal], sample_weight=weight[normal])
     np.testing.assert_array_equal(detector.estimator_.dual_coef_, own.dual_coef_)
+
+
+@pytest.mark.parametrize("id", ["pyod:KNN", "sklearn:ensemble.IsolationForest"])
+@pytest.mark.parametrize("synthetic_weight", [0, 0.3])
+def test_rows_of_no_weight_do_not_count_in_outlier_detectors(rows, id, synthetic_weight):
+    X, y, weight, synthetic = replay_set(*rows, rows[0] + 4, synthetic_weight)
+    weight[(y == 0) & (X[:, 0] > 1)] = 0
+    counts = weight > 0
+    scores = []
+    for chosen in (np.full(len(y), True), counts):
+        detector = detectors.make(id)
+        detector.fit(X[chosen], y[chosen], weight[chosen], synthetic[chosen])
+        scores.append(detector.decision_function(X))
+    assert counts.mean() < 0.95
+    np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.parametrize("id", ["pyod:ECOD", "sklearn:ensemble.IsolationForest"])
+def test_hardened_outlier_detectors_score_values_beyond_float32_once_standardised(rows, id):
+    X, y = 0.1 * rows[0], rows[1]
+    detector = retrained(detectors.make(id).fit(X, y), X, y, X + 0.4, 0.3)
+    far = 0.9 * np.finfo(np.float32).min * np.eye(4)
+    assert np.isfinite(detector.decision_function(far)).all()
+
+
+def test_training_scores_of_a_hardened_outlier_detector_are_of_its_trees(rows):
+    detector = retrained(detectors.make("pyod:KNN").fit(*rows), *rows, rows[0] + 4, 0.3)
+    scores = detector.decision_function(replay_set(*rows, rows[0] + 4, 0.3)[0])
+    np.testing.assert_array_equal(detector.decision_scores_, scores)
 
 
 def test_hardened_outlier_detectors_trees_learn_by_weight(rows):
