@@ -34,7 +34,7 @@ SCORED = (
 ATTACKED = ("mamba-moe", "unhardened-extra-trees")
 TRAINED = ("mamba-moe", "catboost")
 SIZES = [(rows, 32) for rows in (1000, 4000, 16_000, 64_000)]
-WIDTHS = [(1000, columns) for columns in (8, 32, 128, 1024)]
+WIDTHS = [(1000, columns) for columns in (8, 128, 1024)]
 
 
 @dataclass(frozen=True)

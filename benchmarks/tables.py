@@ -124,18 +124,20 @@ DIGITS = {
 
 
 def markdown(table: pd.DataFrame, corner: str = "method") -> str:
-    """Lay out a table; p values take two significant digits, a missing figure is a dash.
-
-    `corner` heads the column of the index.
-    """
+    """Lay out a table; a missing figure is a dash, and `corner` heads the column of the index."""
     lines = [[corner, *table.columns], ["---", *["---:"] * len(table.columns)]]
     for method, row in table.iterrows():
         figures = [
-            "-" if pd.isna(value) else format(value, DIGITS.get(str(name), ".2g"))
+            "-" if pd.isna(value) else format(value, DIGITS.get(str(name), two_digits(value)))
             for name, value in row.items()
         ]
         lines.append([str(method), *figures])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def two_digits(value: float) -> str:
+    """Return the format of a p value or a ratio: two significant digits, or its whole part."""
+    return ".2g" if abs(value) < 100 else ".0f"
 
 
 def by_protocol(done: pd.DataFrame) -> dict[str, pd.DataFrame]:

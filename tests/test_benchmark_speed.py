@@ -42,6 +42,10 @@ def test_a_fit_is_measured_with_its_memory():
     assert figures["peak memory, MB"] > 50
 
 
+def test_no_case_is_measured_twice_a_round():
+    assert len({(case.part, case.name) for case in CASES}) == len(CASES)
+
+
 def test_perceptron_has_as_many_parameters_as_the_active_experts():
     network = PerceptronClassifier().build(32)
     n_parameters = sum(parameter.numel() for parameter in network.parameters())

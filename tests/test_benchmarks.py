@@ -403,6 +403,11 @@ def test_markdown_has_a_row_a_method_and_a_dash_for_what_is_missing():
     assert own == "| a | 0.8000 | 0.4000 | 1.50 | 2 | 0.50 | 2.3 | - |"
 
 
+def test_markdown_writes_no_power_of_ten_for_a_large_ratio():
+    line = tables.markdown(pd.DataFrame({"v. a": [123.4], "p, full": [0.00123]}, ["b"]))
+    assert line.splitlines()[-1] == "| b | 123 | 0.0012 |"
+
+
 class Recorder:
     """Remembers what it was fitted on, and scores by the first column."""
 
