@@ -57,7 +57,7 @@ def score(config: ScoreConfig) -> None:
     from agents.report import format_detection, score_metrics
     from agents.runs import find_run, open_run, same
     from data import PROTOCOLS
-    from data.files import read_labels, read_rows
+    from data.files import read_rows
 
     check_file(config.out, "--out")
     suffix = config.out.suffix.lower()
@@ -78,8 +78,7 @@ def score(config: ScoreConfig) -> None:
         raise InputError(
             f"The run learned from the column {config.label_column!r}; name that of the labels."
         )
-    y = None if config.label_column is None else read_labels(config.data, config.label_column)
-    frame, X = read_rows(config.data, names, verbatim=suffix == ".csv")
+    frame, X, y = read_rows(config.data, names, config.label_column, verbatim=suffix == ".csv")
     for column in frame.columns.intersection(added):
         raise InputError(f"{config.data} has a column {column!r} already; rename it.")
     detector = run.detector()

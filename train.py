@@ -74,8 +74,6 @@ def train(config: TrainConfig) -> Path:
         f"{table.name}, {len(table.y)} rows, {config.protocol}: {len(halves.y_train)} training rows"
         f" with {halves.y_train.sum()} labelled anomalies{held_out if len(halves.y_test) else ''}"
     )
-    parts = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(table.name).stem}-{config.algo}-{config.seed}"
-    name = re.sub(r"[^\w.-]", "-", parts)
     with scratch_folder(config.out) as scratch:
         folder = scratch / "run"
         hardened = harden_logged(halves, config, folder / "tensorboard")
@@ -86,10 +84,18 @@ def train(config: TrainConfig) -> Path:
         draw(hardened, halves, folder / "overview.png")
         command = f"{shlex.join([sys.executable, *sys.argv])}\n".encode(errors="surrogateescape")
         (folder / "command.txt").write_bytes(command)
-        final = keep(folder, config.out / name)
+        final = keep(folder, config.out / run_name(table.name, config))
     print(format_detection(f"{config.detector} on held-out rows", detection))
     print(f"bank of {len(hardened.scenario.bank)} rows and everything else in {final}")
     return final
+
+
+def run_name(source: str, config: TrainConfig) -> str:
+    """Name a run folder by the time, the set, a file by its stem, the algorithm and the seed."""
+    path = Path(source)
+    name = path.stem if path.exists() else source
+    parts = f"{datetime.now():%Y%m%d-%H%M%S}-{name}-{config.algo}-{config.seed}"
+    return re.sub(r"[^\w.-]", "-", parts)
 
 
 def harden_logged(split: "Split", config: TrainConfig, log_folder: Path) -> "Hardened":

@@ -41,20 +41,26 @@ def read(path: Path | str, label_column: str = "label", name: str | None = None)
 
 
 def read_rows(
-    path: Path, names: list[str], verbatim: bool = True
-) -> tuple[pd.DataFrame, np.ndarray]:
+    path: Path, names: list[str], label_column: str | None = None, verbatim: bool = True
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None]:
     """Read a file of rows that need no label.
 
     Returns:
         all its columns, an index that a .parquet file has among them and those of a .csv file as
         the text that is there, `names` only if `verbatim`; the columns `names`, in that order, as
-        float64 (n, d).
+        float64 (n, d); the labels in `label_column`, by which scores are measured, int64 (n,), or
+        None without one.
 
     Raises:
         InputError: the file cannot be read, or does not hold these columns of finite numbers; those
             of an array have no names and are taken in their order, so it must have just as many.
+            There is no such `label_column`, or its labels are refused.
     """
     frame, suffix = read_frame(path), suffix_of(path)
+    y = None
+    if label_column is not None:
+        check_has_labels(path, suffix)
+        y = true_labels(frame, label_column, str(path))
     if suffix == ARRAYS:
         if frame.shape[1] != len(names):
             raise InputError(
@@ -77,22 +83,16 @@ def read_rows(
             raise InputError(
                 f"{path}: its index has the name of a column ({error}); rename either."
             ) from error
-    return frame, X
+    return frame, X, y
 
 
-def read_labels(path: Path, label_column: str) -> np.ndarray:
-    """Return the labels that scores of a file's rows are measured by, int64 (n,).
-
-    Raises:
-        InputError: it is no .csv or .parquet file, cannot be read, has no such column, or its
-            labels are refused.
-    """
-    if suffix_of(path) == ARRAYS:
+def check_has_labels(path: Path, suffix: str) -> None:
+    """Raise `InputError` for an array, which has no column of labels."""
+    if suffix == ARRAYS:
         raise InputError(
             f"{path} has no column of labels to measure by; give a"
             f" {' or '.join(FRAME_READERS)} file, or leave out --label-column."
         )
-    return true_labels(read_frame(path), label_column, str(path))
 
 
 def suffix_of(path: Path) -> str:

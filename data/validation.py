@@ -54,9 +54,9 @@ def table_from_arrays(X: np.ndarray, y: np.ndarray, name: str) -> Table:
 
 def numbered_columns(X: np.ndarray, name: str) -> pd.DataFrame:
     """Call the columns of an array x1 to xd; raise `InputError` unless its shape is (n, d)."""
+    check_plain(X, "X", name)
     if X.ndim != 2:
         raise InputError(f"{name}: X must have the shape (n, d), not {X.shape}; reshape it.")
-    check_plain(X, "X", name)
     return pd.DataFrame(X, columns=[f"x{i + 1}" for i in range(X.shape[1])])
 
 

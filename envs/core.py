@@ -238,15 +238,15 @@ def checked_actions(actions: np.ndarray, n_lanes: int, size: int) -> Tensor:
     Raises:
         InputError: they have another shape, are no numbers, or one is NaN.
     """
-    if np.shape(actions) != (n_lanes, size):
-        raise InputError(
-            f"The actions of {n_lanes} lanes have the shape {np.shape(actions)}; give {size}"
-            " numbers for each."
-        )
     try:
         plain = actions if isinstance(actions, Tensor) else np.array(actions, np.float32)
     except (TypeError, ValueError) as error:
         raise InputError(f"The actions are no numbers ({one_line(error)}).") from error
+    if plain.shape != (n_lanes, size):
+        given = tuple(plain.shape)
+        raise InputError(
+            f"The actions of {n_lanes} lanes have the shape {given}; give {size} numbers for each."
+        )
     checked = torch.as_tensor(plain, dtype=torch.float32).detach()
     if checked.isnan().any():
         raise InputError("An action is no number (NaN); give finite ones.")

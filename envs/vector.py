@@ -72,10 +72,12 @@ class LatentAnomalyVectorEnv(VectorEnv):
         `options={"reset_mask": mask}`, bool (num_envs,), only those lanes are seeded and started.
         """
         lanes = lanes_to_reset(options, self.num_envs)
-        if isinstance(seed, int | np.integer):
-            seed = [int(seed) + i for i in range(self.num_envs)]
+        if isinstance(seed, np.integer | np.ndarray):
+            seed = seed.tolist()
+        if isinstance(seed, int):
+            seed = [seed + i for i in range(self.num_envs)]
         if seed is not None:
-            if not isinstance(seed, Sequence | np.ndarray):
+            if not isinstance(seed, Sequence):
                 raise InputError(f"seed is {seed!r}; give a whole number, or one for each lane.")
             if len(seed) != self.num_envs:
                 raise InputError(

@@ -39,7 +39,7 @@ from data import Split, Table, load, split
 from detectors.trees import ExtraTreesDetector
 from evaluate import EvaluateConfig, default_rows, default_scenario, evaluate
 from score import ScoreConfig, score, write_csv
-from train import TrainConfig, keep, train
+from train import TrainConfig, keep, run_name, train
 
 UNHUNTED = {
     "protocol": "full",
@@ -750,6 +750,13 @@ def test_plugin_module_is_imported_first(csv, tmp_path, monkeypatch):
     assert_one_sentence(done, "--plugin mine")
     assert_one_sentence(command("evaluate.py", *attack), "--plugin mine")
     assert_one_sentence(command("train.py", "--plugin", "no_such_module"), "no_such_module")
+
+
+def test_a_run_is_named_by_its_set_whole_or_by_its_file_without_suffix(tmp_path):
+    (tmp_path / "all.mine.csv").touch()
+    config = TrainConfig(seed=3)
+    assert run_name("adbench:22_magic.gamma", config).endswith("-adbench-22_magic.gamma-ppo-3")
+    assert run_name(str(tmp_path / "all.mine.csv"), config).endswith("-all.mine-ppo-3")
 
 
 def test_runs_that_begin_in_the_same_second_are_all_kept(tmp_path):

@@ -256,6 +256,7 @@ def test_object_arrays_are_never_unpickled(tmp_path, held):
         (np.zeros((40, 2)), np.zeros(39), "40 rows but y 39 labels"),
         (np.zeros((40, 2), [("a", float)]), np.zeros(40), "X holds records of a"),
         (np.zeros((40, 2)), np.zeros(40, [("y", int)]), "y holds records of y; give numbers"),
+        (np.zeros(40, [("a", float)]), np.zeros(40), "X holds records of a"),
         (np.zeros((40, 2), "V8"), np.zeros(40), "X holds raw bytes; give numbers"),
         (np.zeros((40, 0)), np.arange(40) < 8, "no feature columns"),
         (np.full((40, 2), 1j), np.arange(40) < 8, "column 'x1' holds '1j' in row 1"),
@@ -309,7 +310,7 @@ def test_a_blank_line_is_a_missing_value_where_there_is_one_column(tmp_path):
 @pytest.mark.parametrize("ids", [range(5000, 5040), range(40), range(40, 0, -1)])
 def test_a_named_index_is_among_the_rows_whatever_it_holds(tmp_path, ids):
     frame().set_index(pd.Index(ids, name="customer")).to_parquet(tmp_path / "rows.parquet")
-    kept, X = read_rows(tmp_path / "rows.parquet", ["speed", "count"])
+    kept, X, _ = read_rows(tmp_path / "rows.parquet", ["speed", "count"])
     assert kept.columns.tolist() == ["customer", "speed", "count", "label"]
     assert kept["customer"].tolist() == list(ids)
     assert X.shape == (40, 2)

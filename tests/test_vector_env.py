@@ -75,6 +75,9 @@ def test_options_and_seeds_of_each_lane_are_as_in_the_loop(scenario):
         assert native.np_random_seed == loop.np_random_seed
         states = [[rng.bit_generator.state for rng in env.np_random] for env in (native, loop)]
         assert states[0] == states[1]
+    for given, each in ((np.array(seeds), tuple(seeds)), (np.int64(4), (4, 5, 6, 7, 8))):
+        native.reset(seed=given)
+        assert native.np_random_seed == each
     with pytest.raises(InputError, match="pass a row number"):
         native.reset(options={"row": -1})
     with pytest.raises(InputError, match="2 seeds for 5 lanes"):
@@ -321,6 +324,8 @@ def test_actions_of_another_shape_are_refused(scenario):
     for one, actions in ((env, np.ones(1)), (env, np.ones((1, 3))), (lanes, np.ones(3))):
         with pytest.raises(InputError, match="give 3 numbers for each"):
             one.step(actions.astype(np.float32))
+    with pytest.raises(InputError, match="no numbers"):
+        lanes.step([[1.0], [1.0, 2.0]])
     with pytest.raises(InputError, match="no number"):
         lanes.step(np.full((lanes.num_envs, 3), np.nan, np.float32))
 
