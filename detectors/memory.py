@@ -7,7 +7,6 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from common.scaling import RowScaler
 from detectors.remembered import RememberedRows, column_contrast
 from detectors.standardised import Standardised
 
@@ -133,11 +132,3 @@ def preferred(trusts: Sequence[float]) -> int:
     """Return the number of the axes to take: the first, unless others are trusted much more."""
     best = int(np.argmax(trusts))
     return best if trusts[best] - trusts[0] > MARGIN else 0
-
-
-def synthetic_trust(X: np.ndarray, y: np.ndarray, seed: int) -> float:
-    """Return the trust that a `Memory` of rows `X`, float (n, d), with labels `y`, (n,), sets."""
-    scaled, normal = RowScaler(X.shape[1]).fit(X)(X), y == 0
-    memory = Memory(int(normal.sum()), X.shape[1])
-    chosen = memory.normals.choose(int(normal.sum()), torch.Generator().manual_seed(seed))
-    return trust(*memory.novelty(memory.axes, scaled[normal], scaled[~normal], chosen))

@@ -16,7 +16,7 @@ from common.rows import FLOAT32_MAX
 from common.seeds import RandomState
 from detectors.base import real_rows, relative_weights
 from detectors.log_odds import class_log_odds, forest_log_odds
-from detectors.memory import synthetic_trust
+from detectors.novelty import Novelty
 from detectors.refitted import RefittedDetector
 
 TRUST_WEIGHT = 4.0
@@ -29,8 +29,10 @@ class TreesDetector(RefittedDetector):
     """A classifier of rows, of which only the log-odds are used.
 
     Where there are synthetic rows and they are trusted, a second one learns from all rows, and the
-    log-odds are the mean of both, weighted 1 and 4 times the trust in synthetic rows
-    (`Memory.fit`): a few real anomalies keep their say among thousands of synthetic ones.
+    log-odds are the mean of both, weighted 1 and 4 times the trust in synthetic rows (`Novelty`): a
+    few real anomalies keep their say among thousands of synthetic ones. To these comes the row's
+    novelty, times the trust: synthetic rows are near the normal ones, and farther out trees go on
+    as they end.
 
     Trees see float32 and its steps: columns that lie far from 0, such as Unix seconds, are centred
     before, and those of tiny numbers divided by their spread.
@@ -71,18 +73,15 @@ class TreesDetector(RefittedDetector):
         self.origin_, self.unit_ = origin_and_unit(X)
         seen = self._as_seen(X)
         self.check_rows(seen)
-        relative = relative_weights(y, weight)
+        relative, counts = relative_weights(y, weight), weight > 0
         self.of_real_ = self.make_classifier().fit(seen, y, sample_weight=relative)
+        self.novelty_ = Novelty(X[counts], y[counts], self.seed_)
 
     def _learn_synthetic(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
-        self.of_all_, self.trust_weight_ = None, 0.0
-        if weight[synthetic].any():
-            real = ~synthetic & (weight > 0)
-            trust = synthetic_trust(X[real], y[real], self.seed_)
-            self.trust_weight_ = TRUST_WEIGHT * trust
-        if self.trust_weight_:
+        self.of_all_ = None
+        if self.novelty_.trust and weight[synthetic].any():
             learner, weight = self.make_synthetic_learner(), relative_weights(y, weight)
             self.of_all_ = learner.fit(self._as_seen(X), y, sample_weight=weight)
 
@@ -92,11 +91,13 @@ class TreesDetector(RefittedDetector):
             return ((X - self.origin_) / self.unit_).clip(-FLOAT32_MAX, FLOAT32_MAX)
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
-        X = self._as_seen(X)
-        of_real = self.ask(self.of_real_, X)
+        seen, trust = self._as_seen(X), self.novelty_.trust
+        of_real = self.ask(self.of_real_, seen)
         if self.of_all_ is None:
             return of_real
-        return (of_real + self.trust_weight_ * self.ask(self.of_all_, X)) / (1 + self.trust_weight_)
+        weight = TRUST_WEIGHT * trust
+        of_both = (of_real + weight * self.ask(self.of_all_, seen)) / (1 + weight)
+        return of_both + trust * self.novelty_(X)
 
 
 def origin_and_unit(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,11 +25,12 @@ from common.files import read_json, write_json
 from common.randomness import torch_seed
 from detectors.base import sqrt_balanced_weights
 from detectors.mamba_moe import MambaMoEDetector, suggest_n_experts
-from detectors.memory import Memory, preferred, synthetic_trust, trust
+from detectors.memory import Memory, preferred, trust
 from detectors.mixture import HARDENED, REAL
 from detectors.neighbour_expert import NeighbourExpert, opinions_of_known
+from detectors.novelty import Novelty
 from detectors.preprocessing import PiecewiseLinearEncoding
-from detectors.remembered import RememberedRows
+from detectors.remembered import ROWS_AT_ONCE, RememberedRows
 from detectors.replay import replay_set
 from detectors.router import NoisyTopKRouter
 from detectors.tree_expert import TreeExperts, boost, boost_briefly
@@ -1031,13 +1032,36 @@ def test_trust_grows_with_novelty_and_with_the_number_of_known_anomalies():
 
 
 @pytest.mark.parametrize("make", [ExtraTreesDetector, CatBoostDetector])
-def test_trees_mix_both_classifiers_by_the_trust(make, rows):
+def test_trees_mix_both_classifiers_and_novelty_by_the_trust(make, rows):
     X, y = rows
     detector = make(20).fit(*replay_set(X, y, X[y == 1] - 6, 0.5))
-    share = 4 * synthetic_trust(X, y, 0)
+    novelty = Novelty(X, y, 0)
     real, every = (detector.ask(part, X) for part in (detector.of_real_, detector.of_all_))
-    expected = (real + share * every) / (1 + share)
+    share = 4 * novelty.trust
+    expected = (real + share * every) / (1 + share) + novelty.trust * novelty(X)
     np.testing.assert_allclose(detector.decision_function(X), expected)
+
+
+@pytest.mark.parametrize("make", [ExtraTreesDetector, CatBoostDetector])
+def test_hardened_trees_call_rows_the_more_anomalous_the_farther_out_they_are(make, rows):
+    X, y = rows
+    detector = make(20).fit(*replay_set(X, y, X[y == 1] - 6, 0.5))
+    out = np.outer([20, 200, 2000], np.ones(X.shape[1]))
+    scores = detector.decision_function(out)
+    assert (np.diff(scores) > 0).all()
+    unhardened = make(20).fit(X, y).decision_function(out)
+    assert np.ptp(unhardened) == pytest.approx(0)
+
+
+def test_novelty_is_in_deviations_of_normal_rows_however_many_are_asked_about(rows):
+    X, y = rows
+    novelty = Novelty(X, y, 0)
+    of_normal = novelty(X[y == 0])
+    assert of_normal.dtype == np.float64
+    assert abs(of_normal.mean()) < 1
+    assert novelty(X[y == 1]).mean() > of_normal.mean() + 1
+    many = novelty(np.resize(X, (2 * ROWS_AT_ONCE + 1, X.shape[1])))
+    np.testing.assert_allclose(many[: len(X)], novelty(X), atol=1e-4)
 
 
 @pytest.mark.parametrize("make", [ExtraTreesDetector, CatBoostDetector])
@@ -1047,7 +1071,7 @@ def test_trees_take_the_trust_from_rows_that_have_a_weight(make, rows):
     every, labels, weight, synthetic = replay_set(more, np.r_[y, np.ones(60, int)], X + 1, 0.1)
     weight[len(X) : len(more)] = 0
     detector = make(20).fit(every, labels, weight, synthetic)
-    assert detector.trust_weight_ == 4 * synthetic_trust(X, y, 0)
+    assert detector.novelty_.trust == Novelty(X, y, 0).trust
 
 
 def test_extra_trees_vote_as_the_library_says(rows):
