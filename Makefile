@@ -10,7 +10,7 @@ run: install
 	$(BIN)/python evaluate.py --env-id LatentAnomaly-v0
 
 test: install lint
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .
