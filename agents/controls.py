@@ -92,7 +92,7 @@ def slope(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
     except RuntimeError as error:
         raise InputError(
             f"--algo gradient needs a differentiable generator and detector, but"
-            f" {type(core.generator).__name__} with {core.detector} has no gradient"
+            f" {type(core.generator).__name__} with {one_line(core.detector)} has no gradient"
             f" ({one_line(error)}); take --algo ppo."
         ) from error
     return gradient.nan_to_num()  # a distance has none where it is 0
@@ -112,7 +112,7 @@ def differentiable_log_odds(detector: Detector) -> Callable[[torch.Tensor], torc
     log_odds = getattr(detector, "log_odds", None)
     if log_odds is None:
         raise InputError(
-            f"--algo gradient needs a differentiable detector, which {detector} is not; "
-            "take --algo ppo."
+            "--algo gradient needs a differentiable detector, which"
+            f" {one_line(detector)} is not; take --algo ppo."
         )
     return log_odds

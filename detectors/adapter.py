@@ -25,6 +25,7 @@ from detectors.foreign import (
     parameters,
     raw_scores,
     takes_labels,
+    unshared,
 )
 from detectors.log_odds import Score, forest_log_odds
 from detectors.refitted import RefittedDetector
@@ -154,7 +155,7 @@ class AdaptedDetector(RefittedDetector):
         if issubclass(backend, LocalOutlierFactor):  # which scores new rows only so
             arguments.setdefault("novelty", True)
         try:
-            estimator = backend(**arguments)
+            estimator = backend(**{name: unshared(value) for name, value in arguments.items()})
         except Exception as error:
             told = reason(error).rstrip(".")
             raise InputError(f"{self.backend} cannot be made ({told}).") from error

@@ -4,12 +4,12 @@ import inspect
 from typing import Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin, OutlierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, OutlierMixin, clone
+from sklearn.utils import get_tags
 
 from common.errors import InputError
 from detectors.log_odds import class_log_odds
 
-KINDS_WITH_ZERO = (ClassifierMixin, OutlierMixin)  # their decision functions change sign there
 SUPERVISED_PYOD = {"XGBOD", "DevNet"}
 
 
@@ -23,14 +23,31 @@ def parameters(function: Any) -> set[str]:
 
 def is_pyod_outlier(estimator: Any) -> bool:
     """Tell whether an estimator is an unsupervised one of PyOD's, without importing PyOD."""
-    kin = type(estimator).__mro__
-    pyod = any(base.__module__ == "pyod.models.base" for base in kin)
-    return pyod and kin[0].__name__ not in SUPERVISED_PYOD
+    return is_of_pyod(estimator) and type(estimator).__name__ not in SUPERVISED_PYOD
+
+
+def is_of_pyod(estimator: Any) -> bool:
+    """Tell whether the class of an estimator is derived from PyOD's."""
+    return any(base.__module__ == "pyod.models.base" for base in type(estimator).__mro__)
 
 
 def is_scikit_outlier(estimator: Any) -> bool:
     """Tell whether an estimator is an outlier detector in scikit-learn's manner."""
-    return isinstance(estimator, OutlierMixin) and not is_pyod_outlier(estimator)
+    of_scikit = isinstance(estimator, OutlierMixin) or kind(estimator) == "outlier_detector"
+    return of_scikit and not is_of_pyod(estimator)
+
+
+def kind(estimator: Any) -> str | None:
+    """Return what scikit-learn's tags call an estimator; a pipeline is what its last step is."""
+    return get_tags(estimator).estimator_type if isinstance(estimator, BaseEstimator) else None
+
+
+def unshared(setting: Any) -> Any:
+    """Return a setting with unfitted copies of the estimators that it is or holds in a list."""
+    if isinstance(setting, list | tuple):
+        return type(setting)(map(unshared, setting))
+    is_estimator = hasattr(setting, "get_params") and not isinstance(setting, type)
+    return clone(setting) if is_estimator else setting
 
 
 def own_threshold(estimator: Any, backend: str) -> float | None:
@@ -40,9 +57,11 @@ def own_threshold(estimator: Any, backend: str) -> float | None:
         InputError: its `threshold_` is no finite number, or no probability where those are scores.
     """
     probabilities = not hasattr(estimator, "decision_function")
-    if is_scikit_outlier(estimator) or not hasattr(estimator, "threshold_"):
-        known = probabilities or isinstance(estimator, KINDS_WITH_ZERO)
-        return 0.0 if known else None
+    if is_scikit_outlier(estimator):
+        return 0.0
+    if not hasattr(estimator, "threshold_"):  # classifiers' decision functions change sign at 0
+        classifier = isinstance(estimator, ClassifierMixin) or kind(estimator) == "classifier"
+        return 0.0 if probabilities or classifier else None
     try:
         own = float(estimator.threshold_)
     except (TypeError, ValueError):

@@ -210,7 +210,12 @@ class LatentCore:
         self.measures = self.measures._replace(novelty=novelty)
 
     def replace_generator(self, generator: Generator) -> None:
-        """Play on in another generator's latent space, of the same size."""
+        """Play on in another generator's latent space; raise `InputError` if its size differs."""
+        if generator.latent_dim != self.latent_dim:
+            raise InputError(
+                f"The generator {type(generator).__name__} has {generator.latent_dim} latents in"
+                f" place of {self.latent_dim}; partial_fit must keep latent_dim."
+            )
         self._adopt(generator)
         self.refresh(torch.arange(len(self.z)))
 

@@ -9,7 +9,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.wrappers import Autoreset
 from gymnasium.wrappers.vector import DictInfoToList
 
-from common.errors import InputError, check_at_least
+from common.errors import InputError, check_at_least, one_line
 from detectors.base import Detector
 from detectors.replay import retrained
 from envs.core import LatentCore
@@ -161,7 +161,8 @@ def retrain(core: LatentCore, found: np.ndarray) -> None:
 def require_trainable(detector: Detector) -> None:
     """Raise `InputError` where a detector can only be queried."""
     if not detector.trainable:
-        raise InputError(f"{detector} can only be queried: attack it without retraining it.")
+        told = one_line(detector)
+        raise InputError(f"{told} can only be queried: attack it without retraining it.")
 
 
 def core_of(env: Any, kind: type[gym.Env] | type[VectorEnv], told: str) -> LatentCore:

@@ -93,9 +93,10 @@ class Scenario:
             )
         X, y = checked_rows(X, y)
         check_is_fitted(detector)
-        if hasattr(detector, "feature_names_in_"):  # candidates are arrays
+        if hasattr(detector, "feature_names_in_") or set(detector.classes_.tolist()) != {0, 1}:
             detector = copy(detector)
-            del detector.feature_names_in_
+            detector.classes_ = np.array([0, 1])
+            detector.__dict__.pop("feature_names_in_", None)  # candidates are arrays
         scaler = RowScaler(X.shape[1]).fit(X)
         gate = FeasibilityGate(scaler).fit(X, y, np.random.default_rng(seed))
         return cls(X.copy(), y, generator, detector, gate, np.empty((0, X.shape[1])))

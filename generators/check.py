@@ -115,7 +115,9 @@ def goes_on(trial: Trial) -> Iterator[str]:
     """It must go on training in partial_fit and keep its latent_dim."""
     copy = trial.reloaded()
     before = copy.latent_dim
-    if copy.partial_fit(trial.X, trial.y) is not copy:
+    anomalies = np.random.default_rng(0).uniform(-9, 9, (40, trial.X.shape[1]))
+    rows, labels = np.r_[trial.X, anomalies], np.r_[trial.y, np.ones(40, np.int64)]
+    if copy.partial_fit(rows, labels) is not copy:
         yield "partial_fit must return the generator itself."
     if copy.latent_dim != before:
         yield f"partial_fit must keep latent_dim, but took it from {before} to {copy.latent_dim}."

@@ -1115,6 +1115,32 @@ def test_registered_arguments_are_passed_on_and_overridden(rows):
     assert detectors.make("mamba", d_model=32).d_model == 32
 
 
+def test_estimators_among_the_registered_arguments_are_not_shared(rows):
+    X, y = rows
+    steps = [("scale", StandardScaler()), ("learn", LogisticRegression())]
+    detectors.register("pipe", "sklearn.pipeline:Pipeline", {"steps": steps})
+    first = detectors.make("pipe").fit(X, y)
+    before = first.decision_function(X)
+    detectors.make("pipe").fit(50 * X + 7, 1 - y)
+    np.testing.assert_array_equal(first.decision_function(X), before)
+    assert not hasattr(steps[0][1], "mean_")
+
+
+def test_a_pipeline_is_judged_by_its_last_step(rows):
+    X, y = rows
+    scores = {}
+    for name, last in (("outlier", IsolationForest(random_state=0)), ("class", GaussianNB())):
+        steps = [("scale", StandardScaler()), ("learn", last)]
+        detectors.register(f"piped-{name}", "sklearn.pipeline:Pipeline", {"steps": steps})
+        detector = detectors.make(f"piped-{name}").fit(X, y)
+        scores[name] = detector.decision_function(X)
+        assert detector.score_.zero == 0
+    assert all(roc_auc_score(y, score) > 0.7 for score in scores.values())
+    own = GaussianNB().fit(StandardScaler().fit_transform(X), y)
+    calls = own.predict(StandardScaler().fit_transform(X)) == 1
+    np.testing.assert_array_equal(scores["class"] > 0, calls)
+
+
 def test_a_registered_seed_stays(rows, tmp_path):
     detectors.register("seeded", "sklearn.ensemble:ExtraTreesClassifier", {"random_state": 5})
     detector = detectors.make("seeded", random_state=1).fit(*rows)

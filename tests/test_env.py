@@ -26,8 +26,10 @@ import detectors
 from common.errors import InputError
 from common.files import write_json
 from data import load, split
+from detectors.replay import retrained
 from detectors.trees import ExtraTreesDetector
 from envs import FLAGSHIP, env_id
+from envs.core import make_core
 from envs.latent_anomaly import LatentAnomalyEnv
 from envs.registration import find_env
 from envs.rewards import Measures, RewardWeights, reward_terms
@@ -607,3 +609,20 @@ def test_a_new_generator_gives_the_starts(scenario):
     observation, _ = env.reset(options={"row": 7})
     latent = generator.encode(scenario.X[7:8], scenario.y[7:8])[0]
     np.testing.assert_allclose(observation[:3], latent, atol=1e-4)
+
+
+@pytest.mark.parametrize("labels", [(-1, 1), ("fine", "odd")])
+def test_a_detector_of_other_labels_is_attacked_and_retrained(rows, fitted_scenario, labels):
+    X, y = rows
+    detector = ExtraTreesDetector(20).fit(X, np.take(labels, y))
+    own = Scenario.assemble(X, y, fitted_scenario.generator, detector, 0)
+    learner = retrained(own.detector, X, y, X + 4, 0.3)
+    assert learner.classes_.tolist() == [0, 1]
+    assert detector.classes_.tolist() == list(labels)
+
+
+def test_a_generator_of_another_size_cannot_take_over(rows, scenario):
+    core = make_core(2, scenario=scenario)
+    other = ConditionalVAE(latent_dim=5, steps=5).fit(*rows)
+    with pytest.raises(InputError, match="has 5 latents in place of 3"):
+        core.replace_generator(other)
