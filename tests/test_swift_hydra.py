@@ -244,14 +244,14 @@ def test_rows_are_held_out_at_random_from_all_that_a_fit_learns(monkeypatch):
 
 def test_the_threshold_is_told_by_fits_that_learn_what_the_search_found(rows, monkeypatch):
     monkeypatch.setattr("swift_hydra.held_out_scores", stop)
-    settings = HardeningSettings("extra-trees", "background", "random", 1, 640)
+    open_to_all_sides = "sklearn:linear_model.LogisticRegression"
+    parts = (open_to_all_sides, "background", "random", 1, 640)
+    settings = HardeningSettings(*parts)
     hardened = harden(*rows, settings, 3)
     added = hardened.history[0]["added"]
     assert 0 < added < len(hardened.scenario.bank)
     with pytest.raises(Reached) as reached:
-        SwiftHydra(
-            "extra-trees", "background", "random", 1, 640, contamination=0.1, random_state=3
-        ).fit(*rows)
+        SwiftHydra(*parts, contamination=0.1, random_state=3).fit(*rows)
     *same, found, told, seed = reached.value.args
     np.testing.assert_equal(same, list(rows))
     np.testing.assert_array_equal(found, hardened.scenario.bank[-added:])
