@@ -67,9 +67,10 @@ class AdaptedDetector(RefittedDetector):
         standardise = self.backend not in detectors.registry.specs  # but of a family
         scaler = StandardScaler(with_mean=standardise, with_std=standardise)
         self.scaler_ = scaler.set_output(transform="default")
-        scaled = self.scaler_.fit(X[~synthetic & (weight > 0)]).transform(X)
+        counts = weight > 0
+        scaled = self.scaler_.fit(X[~synthetic & counts]).transform(X)
         self.head_ = None
-        normal = (y == 0) & (weight > 0)
+        normal = (y == 0) & counts
         one_class = is_pyod_outlier(self.estimator_) or is_scikit_outlier(self.estimator_)
         with global_seed(self.seed_), refused_by(self.backend, "detector"):
             if one_class:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from common.errors import InputError
+from common.errors import InputError, one_line
 from common.files import replacing
 from detectors.base import Detector
 from detectors.dense import DenseMixture
@@ -39,8 +39,8 @@ def export_onnx(detector: Detector, path: Path | str, dtype: str = "float64") ->
     """
     if not isinstance(detector, MambaMoEDetector):
         raise InputError(
-            f"{detector} cannot be written as ONNX; export mamba-moe or mamba, of a SwiftHydra with"
-            " one of these its detector_."
+            f"{one_line(detector)} cannot be written as ONNX; export mamba-moe or mamba, of a"
+            " SwiftHydra with one of these its detector_."
         )
     if dtype not in DTYPES:
         raise InputError(f"The dtype is {dtype!r}; choose float64 or float32.")

@@ -39,6 +39,7 @@ class TreesDetector(RefittedDetector):
     """
 
     n_jobs: int | None
+    novelty_: Novelty | None  # of the real rows; from the first synthetic ones on
 
     def check_settings(self) -> None:
         """Raise `InputError` where a setting is out of range."""
@@ -73,15 +74,20 @@ class TreesDetector(RefittedDetector):
         self.origin_, self.unit_ = origin_and_unit(X)
         seen = self._as_seen(X)
         self.check_rows(seen)
-        relative, counts = relative_weights(y, weight), weight > 0
+        relative = relative_weights(y, weight)
         self.of_real_ = self.make_classifier().fit(seen, y, sample_weight=relative)
-        self.novelty_ = Novelty(X[counts], y[counts], self.seed_)
+        self.novelty_ = None
 
     def _learn_synthetic(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, synthetic: np.ndarray
     ) -> None:
         self.of_all_ = None
-        if self.novelty_.trust and weight[synthetic].any():
+        if not weight[synthetic].any():
+            return
+        if self.novelty_ is None:
+            counts = ~synthetic & (weight > 0)
+            self.novelty_ = Novelty(X[counts], y[counts], self.seed_)
+        if self.novelty_.trust:
             learner, weight = self.make_synthetic_learner(), relative_weights(y, weight)
             self.of_all_ = learner.fit(self._as_seen(X), y, sample_weight=weight)
 
@@ -91,10 +97,12 @@ class TreesDetector(RefittedDetector):
             return ((X - self.origin_) / self.unit_).clip(-FLOAT32_MAX, FLOAT32_MAX)
 
     def _log_odds(self, X: np.ndarray) -> np.ndarray:
-        seen, trust = self._as_seen(X), self.novelty_.trust
+        seen = self._as_seen(X)
         of_real = self.ask(self.of_real_, seen)
         if self.of_all_ is None:
             return of_real
+        assert self.novelty_ is not None
+        trust = self.novelty_.trust
         weight = TRUST_WEIGHT * trust
         of_both = (of_real + weight * self.ask(self.of_all_, seen)) / (1 + weight)
         return of_both + trust * self.novelty_(X)
