@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from agents.hardening import Hardened
     from data import Split
 
+NAME_BYTES = 100  # of a data set's name in that of a run folder, for which systems take 255
+
 
 @dataclass(frozen=True)
 class TrainConfig(HardeningSettings):
@@ -94,6 +96,7 @@ def run_name(source: str, config: TrainConfig) -> str:
     """Name a run folder by the time, the set, a file by its stem, the algorithm and the seed."""
     path = Path(source)
     name = path.stem if path.exists() else source
+    name = name.encode()[:NAME_BYTES].decode(errors="ignore")
     parts = f"{datetime.now():%Y%m%d-%H%M%S}-{name}-{config.algo}-{config.seed}"
     return re.sub(r"[^\w.-]", "-", parts)
 

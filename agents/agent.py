@@ -16,6 +16,7 @@ from agents.algorithms import find_algorithm, fit_batches
 from common.errors import InputError, described, one_line
 from common.files import read_json, reading_saved, write_json
 from common.imports import load_attribute
+from common.plain_torch import plain_torch
 from common.randomness import global_seed
 from common.tensors import load_tensors, save_tensors
 
@@ -26,6 +27,7 @@ PASSED: dict[str, dict[str, Any]] = {  # by name, beside a first argument
 }
 
 
+@plain_torch()
 def make_agent(algo: str, env: VecEnv, seed: int, tensorboard_log: Path | None = None) -> Any:
     """Build an agent with the Stable-Baselines3 interface for `env`.
 

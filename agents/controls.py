@@ -9,7 +9,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from common.errors import InputError, one_line
-from common.gradients import gradients_on
+from common.plain_torch import plain_torch
 from detectors.base import Detector
 from envs.core import LatentCore
 
@@ -79,7 +79,7 @@ class GradientAgent(Control):
         return (gradient / largest).numpy()
 
 
-@gradients_on()
+@plain_torch()
 def slope(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
     """Return the gradient of the reward's potential at latents, float32 (n, L) both.
 
@@ -102,7 +102,7 @@ def potential(core: LatentCore, z: torch.Tensor) -> torch.Tensor:
     """Return the reward's potential of latents (n, L), float32 (n,), differentiably."""
     log_odds = differentiable_log_odds(core.detector)
     weights = core.weights
-    rows = core.generator.decode_rows(z, torch.ones(len(z)))
+    rows = core.generator.decode_rows(z, z.new_ones(len(z)))
     margin = core.scenario.gate.margin(core.scenario.gate.scaler(rows)).clamp(max=0)
     return -weights.bypass * log_odds(rows).to(margin.device) + weights.feasibility * margin
 

@@ -17,7 +17,7 @@ from agents.controls import GradientAgent, differentiable_log_odds
 from agents.monitor import SearchMonitor
 from agents.settings import HardeningSettings
 from common.errors import InputError
-from common.gradients import gradients_on
+from common.plain_torch import plain_torch
 from common.randomness import global_seed
 from common.rows import checked_rows
 from common.seeds import draw_seed
@@ -56,6 +56,7 @@ class Hardened:
         return {"before hardening": self.unhardened, "after hardening": self.scenario.detector}
 
 
+@plain_torch()
 def harden(
     X: np.ndarray,
     y: np.ndarray,
@@ -142,7 +143,7 @@ class Search:
         bar.set_description(f"round {index + 1}/{self.settings.rounds}, bank {len(self.core.bank)}")
         self.core.weights = round_weights(index, self.settings.rounds)
         self.monitor.start(bar)
-        with global_seed(self.seed + index), gradients_on():
+        with global_seed(self.seed + index):
             self.agent.learn(self.settings.timesteps, reset_num_timesteps=index == 0)
         known = len(self.core.bank)
         if index + 1 < self.settings.rounds:

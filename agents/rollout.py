@@ -10,7 +10,7 @@ from agents.agent import make_agent
 from agents.controls import slope
 from agents.monitor import SearchMonitor
 from common.errors import InputError
-from common.gradients import gradients_on
+from common.plain_torch import plain_torch
 from common.randomness import global_seed
 from common.seeds import draw_seed
 from envs.retrain import VectorDetectorRetrainWrapper, core_of, refuse_inside
@@ -90,7 +90,7 @@ class Arena:
             total=timesteps, unit="step", desc=algo, leave=False, disable=not progress
         ) as bar:
             self.monitor.start(bar)
-            with global_seed(seed), gradients_on():
+            with global_seed(seed), plain_torch():
                 agent.learn(timesteps, reset_num_timesteps=True)
         return self.play(agent, episodes, seed)
 

@@ -84,7 +84,9 @@ def reading_saved(folder: Path | str) -> Iterator[None]:
     except InputError:
         raise
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{folder} was saved by another version; train it again.") from error
+        raise InputError(
+            f"{folder} was saved by another version or class; load it with that, or train it again."
+        ) from error
 
 
 def write_json(path: Path | str, value: Any) -> None:

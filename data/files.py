@@ -75,7 +75,9 @@ def read_rows(
             path, dtype=str, keep_default_na=False, skip_blank_lines=frame.shape[1] > 1
         )
         if not verbatim:
-            frame[names] = numbers
+            plain = numbers.select_dtypes(["number", "bool"]).columns  # not integers beyond 64 bits
+            frame[names] = X
+            frame[plain] = numbers[plain]
     elif frame.index.names != [None] or not frame.index.equals(pd.RangeIndex(len(frame))):
         try:
             frame = frame.reset_index()

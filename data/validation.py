@@ -170,7 +170,8 @@ def feature(column: pd.Series, name: str) -> np.ndarray:
     text = np.isnan(values)
     if text.any():
         raise InputError(
-            f"{where} holds {shown(column, text)}, not a number; encode or drop the column."
+            f"{where} holds {shown(column, text)}, not a number; write it as a plain one, such as"
+            " 1234.5, or encode or drop the column."
         )
     infinite = np.abs(values) > FLOAT32_MAX
     if infinite.any():

@@ -159,7 +159,10 @@ class AdaptedDetector(RefittedDetector):
             estimator = backend(**{name: unshared(value) for name, value in arguments.items()})
         except Exception as error:
             told = reason(error).rstrip(".")
-            raise InputError(f"{self.backend} cannot be made ({told}).") from error
+            raise InputError(
+                f"{self.backend} cannot be made ({told}); mend it, or give what it lacks to"
+                " detectors.register with an id of its own."
+            ) from error
         if not takes_labels(estimator):
             raise InputError(f"{self.backend} has no method fit(X, y) of rows and labels; add it.")
         if not any(hasattr(estimator, name) for name in ("decision_function", "predict_proba")):

@@ -17,8 +17,8 @@ from sklearn.utils.validation import (
 
 from common.errors import InputError, one_line
 from common.estimators import TwoClassClassifier, all_or_nothing
-from common.gradients import gradients_on
 from common.labels import encode_labels
+from common.plain_torch import plain_torch
 from common.rows import FLOAT32_MAX, FLOAT32_TINY, check_float32
 from common.seeds import RandomState, as_seed
 
@@ -71,7 +71,7 @@ class Detector(TwoClassClassifier):
                 out.
             InputError: a setting is out of range, or the backend refuses the rows.
         """
-        with all_or_nothing(self), gradients_on():
+        with all_or_nothing(self), plain_torch():
             classes, *checked = self._check_training(X, y, sample_weight, synthetic, reset=True)
             self.threshold_, self.key_of_real_ = 0.0, None
             self._fit(*checked)
@@ -103,7 +103,7 @@ class Detector(TwoClassClassifier):
         """
         if not self.__sklearn_is_fitted__():
             return self.fit(X, y, sample_weight, synthetic)
-        with all_or_nothing(self), gradients_on():
+        with all_or_nothing(self), plain_torch():
             _, *checked = self._check_training(X, y, sample_weight, synthetic, reset=False)
             self._partial_fit(*checked)
             self.fitted_with_ = self._params_with_seed()
@@ -248,7 +248,7 @@ def checked_scores(scores: ArrayLike, n_rows: int, detector: str) -> np.ndarray:
         row = int(np.isfinite(scores).argmin())
         raise InputError(
             f"{detector} scores a row as {scores[row]} ({row + 1} of {n_rows}); it must give finite"
-            " numbers."
+            " numbers: mend it, drop constant columns, or take another."
         )
     return scores
 

@@ -11,7 +11,8 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from common.errors import InputError, one_line
-from common.files import replacing
+from common.files import check_file, replacing
+from common.plain_torch import plain_torch
 from detectors.base import Detector
 from detectors.dense import DenseMixture
 from detectors.mamba_moe import MambaMoEDetector
@@ -20,6 +21,7 @@ from detectors.onnx_model import LOG_ODDS
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
+@plain_torch()
 def export_onnx(detector: Detector, path: Path | str, dtype: str = "float64") -> None:
     """Write a fitted `mamba-moe` or `mamba` as an ONNX model, atomically.
 
@@ -33,8 +35,8 @@ def export_onnx(detector: Detector, path: Path | str, dtype: str = "float64") ->
         dtype: of the input, "float64" or "float32"; float32 rounds columns of large numbers.
 
     Raises:
-        InputError: the detector is of another kind, the dtype is another one, or the packages
-            onnx and onnxscript are not installed.
+        InputError: the detector is of another kind, the dtype is another one, no file can be
+            written there, or the packages onnx and onnxscript are not installed.
         NotFittedError: the detector has not been fitted.
     """
     if not isinstance(detector, MambaMoEDetector):
@@ -45,6 +47,7 @@ def export_onnx(detector: Detector, path: Path | str, dtype: str = "float64") ->
     if dtype not in DTYPES:
         raise InputError(f"The dtype is {dtype!r}; choose float64 or float32.")
     check_is_fitted(detector)
+    check_file(Path(path), "the argument path")
     rows = torch.zeros(2, detector.n_features_in_, dtype=DTYPES[dtype])
     network = DenseMixture(copy.deepcopy(detector.network_).cpu()).eval()
     try:

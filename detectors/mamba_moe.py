@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from common.errors import InputError, check_at_least, check_positive
 from common.files import read_json, reading_saved, write_json
+from common.plain_torch import plain_torch
 from common.randomness import torch_seed
 from common.scaling import RowScaler
 from common.seeds import RandomState, as_seed
@@ -260,6 +261,7 @@ class MambaMoEDetector(Detector):
         save_tensors(Path(folder) / "weights.safetensors", self.network_.state_dict())
 
     @classmethod
+    @plain_torch()
     def load(cls, folder: Path | str) -> Self:
         """Rebuild the network and read its weights, on the CPU where its device is not there.
 

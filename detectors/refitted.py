@@ -1,5 +1,6 @@
 """Detectors that are saved as their settings and training rows, and fitted again on load."""
 
+import warnings
 from abc import abstractmethod
 from pathlib import Path
 from typing import Self
@@ -39,15 +40,18 @@ class RefittedDetector(Detector):
         self.training_rows_ = {name: array.copy() for name, array in rows.items()}
 
     def save(self, folder: Path | str) -> None:
-        """Write `settings.json` and the training rows, `rows.safetensors`."""
+        """Write `settings.json`, and the training rows and their scores to `rows.safetensors`."""
         check_is_fitted(self)
         write_json(Path(folder) / "settings.json", self.fitted_with_)
-        rows = {name: torch.from_numpy(values) for name, values in self.training_rows_.items()}
+        arrays = {**self.training_rows_, "scores": self.decision_scores_}
+        rows = {name: torch.from_numpy(values) for name, values in arrays.items()}
         save_tensors(Path(folder) / "rows.safetensors", rows)
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
         """Fit again on the rows that `save` wrote, with the same settings and seed.
+
+        It warns where their scores are others than they were.
 
         Raises:
             InputError: a file is missing or broken, another version wrote it, or the fit fails.
@@ -58,6 +62,20 @@ class RefittedDetector(Detector):
             detector = cls(random_state=settings.pop("random_state"), **settings)
             arrays = [rows[name].numpy() for name in ("X", "y", "weight", "synthetic")]
             try:
-                return detector.fit(*arrays)
+                detector.fit(*arrays)
             except InputError as error:
                 raise InputError(f"{folder} cannot be fitted again: {error}") from error
+        if "scores" in rows:
+            warn_of_change(detector.decision_scores_, rows["scores"].numpy(), folder)
+        return detector
+
+
+def warn_of_change(now: np.ndarray, saved: np.ndarray, folder: Path | str) -> None:
+    """Warn where the scores of the training rows, (n,), are no longer those that were saved."""
+    if not np.allclose(now, saved, rtol=1e-3, atol=1e-3 * np.ptp(saved)):
+        warnings.warn(
+            f"{folder} was fitted again and scores rows otherwise than before, by up to"
+            f" {np.abs(now - saved).max():.2g}: Swift Hydra or a library has changed since, or the"
+            " detector draws without random_state; train it again, or install what it had.",
+            stacklevel=2,
+        )

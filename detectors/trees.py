@@ -19,7 +19,7 @@ from detectors.log_odds import class_log_odds, forest_log_odds
 from detectors.novelty import Novelty
 from detectors.refitted import RefittedDetector
 
-TRUST_WEIGHT = 4.0
+TRUST_WEIGHT = 2.0
 FAST_LEARNING = 0.1
 FAR = 1000  # spreads between 0 and a column's median, from which on float32 blurs it
 TINY = 1e-3  # a spread; scikit-learn's trees do not part values within 1e-7
@@ -29,10 +29,10 @@ class TreesDetector(RefittedDetector):
     """A classifier of rows, of which only the log-odds are used.
 
     Where there are synthetic rows and they are trusted, a second one learns from all rows, and the
-    log-odds are the mean of both, weighted 1 and 4 times the trust in synthetic rows (`Novelty`): a
+    log-odds are the mean of both, weighted 1 and twice the trust in synthetic rows (`Novelty`): a
     few real anomalies keep their say among thousands of synthetic ones. To these comes the row's
-    novelty, times the trust: synthetic rows are near the normal ones, and farther out trees go on
-    as they end.
+    novelty, times twice the trust: synthetic rows are near the normal ones, and farther out trees
+    go on as they end.
 
     Trees see float32 and its steps: columns that lie far from 0, such as Unix seconds, are centred
     before, and those of tiny numbers divided by their spread.
@@ -102,10 +102,9 @@ class TreesDetector(RefittedDetector):
         if self.of_all_ is None:
             return of_real
         assert self.novelty_ is not None
-        trust = self.novelty_.trust
-        weight = TRUST_WEIGHT * trust
+        weight = TRUST_WEIGHT * self.novelty_.trust
         of_both = (of_real + weight * self.ask(self.of_all_, seen)) / (1 + weight)
-        return of_both + trust * self.novelty_(X)
+        return of_both + weight * self.novelty_(X)
 
 
 def origin_and_unit(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from common.errors import InputError, check_at_least, check_positive, one_line, refused_by
+from common.plain_torch import plain_torch
 from detectors.base import Detector
 from envs.registration import FLAGSHIP_BACKEND, MAX_EPISODE_STEPS
 from envs.rewards import Measures, RewardWeights, reward_terms
@@ -77,6 +78,7 @@ class LatentCore:
         weights: of the reward's terms.
     """
 
+    @plain_torch()
     def __init__(
         self,
         scenario: Scenario,
@@ -154,7 +156,7 @@ class LatentCore:
     @torch.no_grad()
     def measure(self, z: Tensor) -> tuple[np.ndarray, Measures]:
         """Decode latents (n, L) as anomalies; return rows, float64 (n, d), and their measures."""
-        decoded = self.generator.decode_rows(z, torch.ones(len(z)))
+        decoded = self.generator.decode_rows(z, z.new_ones(len(z)))
         rows = self._checked(decoded, "decodes to rows", (len(z), self.scenario.X.shape[1]))
         scaled = self.scenario.gate.scaler(rows)
         samples = rows.numpy()

@@ -15,7 +15,7 @@ import detectors
 import generators
 from common.errors import InputError, check_positive, check_share, one_line
 from common.files import read_json, reading_saved
-from common.gradients import gradients_on
+from common.plain_torch import plain_torch
 from common.rows import checked_rows
 from common.scaling import RowScaler
 from common.seeds import draw_seed
@@ -66,7 +66,7 @@ class Scenario:
         object.__setattr__(self, "bank", checked_bank(self.bank, self.X.shape[1]))
 
     @classmethod
-    @gradients_on()
+    @plain_torch()
     def assemble(
         cls,
         X: np.ndarray,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from common.errors import InputError, refused_by
 from common.files import read_json, reading_saved, write_json
-from common.gradients import gradients_on
+from common.plain_torch import plain_torch
 from common.randomness import global_seed
 from common.scaling import RowScaler
 from common.seeds import RandomState, as_seed
@@ -92,6 +92,7 @@ class Generator(nn.Module, ABC):
         save_tensors(Path(folder) / "weights.safetensors", self.state_dict())
 
     @classmethod
+    @plain_torch()
     def load(cls, folder: Path | str) -> Self:
         """Read what `save` wrote; raise `InputError` where it is missing or broken."""
         settings = read_json(Path(folder) / "settings.json")
@@ -141,7 +142,7 @@ def _learned(
     seed: int,
 ) -> Generator:
     name = type(generator).__name__
-    with global_seed(seed), gradients_on(), refused_by(f"The generator {name}", "one"):
+    with global_seed(seed), plain_torch(), refused_by(f"The generator {name}", "one"):
         learned = learn(X.copy(), y.copy())
     if not isinstance(learned, Generator):
         raise InputError(f"{learn.__name__} of the generator {name} must return the generator.")

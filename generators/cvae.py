@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.errors import check_at_least, check_positive
-from common.gradients import gradients_on
+from common.plain_torch import plain_torch
 from common.randomness import torch_seed
 from common.rows import checked_rows
 from common.scaling import RowScaler
@@ -55,7 +55,7 @@ class ConditionalVAE(Generator):
         self.encoder = perceptron(n_features + 1, self.hidden, 2 * self.latent_dim)
         self.decoder = perceptron(self.latent_dim + 1, self.hidden, n_features)
 
-    @gradients_on()
+    @plain_torch()
     def fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """Fit on rows `X`, float (n, d), and labels `y`, int (n,), with a cosine-decayed rate."""
         X, y = checked_rows(X, y)
@@ -65,7 +65,7 @@ class ConditionalVAE(Generator):
             self._train(X, y, self.steps, noise)
         return self.eval()
 
-    @gradients_on()
+    @plain_torch()
     def partial_fit(self, X: np.ndarray, y: np.ndarray) -> Self:
         """Train a third as many steps on `X` and `y`; the scaler stays."""
         X, y = checked_rows(X, y)

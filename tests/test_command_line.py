@@ -354,6 +354,16 @@ def test_numbers_stay_numbers_in_a_parquet_file(run, csv, tmp_path):
     assert set(written["name"]) == {"007"}
 
 
+def test_integers_beyond_64_bits_become_floats_in_a_parquet_file(run, csv, tmp_path):
+    rows = pd.read_csv(csv).assign(b=range(10**30, 10**30 + len(pd.read_csv(csv))))
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    done = scored(tmp_path / "new.csv", run, tmp_path / "scores.parquet")
+    assert done.returncode == 0, done.stderr
+    written = pd.read_parquet(tmp_path / "scores.parquet")
+    np.testing.assert_allclose(written["b"], 1e30)
+    pd.testing.assert_frame_equal(written[list("acd")], rows[list("acd")])
+
+
 def test_same_seed_trains_alike(run, csv, folder):
     data = ["--data", csv, "--label-column", "fraud", "--protocol", "full"]
     done = command("train.py", *data, *QUICK, "--out", folder / "again")
@@ -757,6 +767,12 @@ def test_a_run_is_named_by_its_set_whole_or_by_its_file_without_suffix(tmp_path)
     config = TrainConfig(seed=3)
     assert run_name("adbench:22_magic.gamma", config).endswith("-adbench-22_magic.gamma-ppo-3")
     assert run_name(str(tmp_path / "all.mine.csv"), config).endswith("-all.mine-ppo-3")
+
+
+def test_a_run_of_a_file_of_the_longest_name_can_be_named(tmp_path):
+    name = "\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 124 + ".csv"
+    (tmp_path / name).touch()
+    (tmp_path / run_name(str(tmp_path / name), TrainConfig())).mkdir()
 
 
 def test_runs_that_begin_in_the_same_second_are_all_kept(tmp_path):

@@ -185,6 +185,12 @@ def test_unknown_suffix(tmp_path):
     assert ".npz, .csv or .parquet" in sentence
 
 
+@pytest.mark.parametrize("source", ["digits", "adbench:6_cardio", "rows.npz", "ROWS.NPZ"])
+def test_no_column_of_labels_is_named_where_there_is_none_to_choose(source):
+    with pytest.raises(InputError, match=f"^{source} has labels of its own; leave out .*'fraud'"):
+        data.load(source, "fraud")
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\xff\x00", b"PK\x03\x04\xff"])
 def test_corrupt_file(tmp_path, suffix, content):
@@ -357,6 +363,7 @@ def test_labels_the_wrong_way_round_are_warned_of(tmp_path):
         (-1.7e308, "column 'count' is infinite, or beyond what 32 bits hold, in row 12"),
         ("red", "column 'count' holds 'red' in row 12, not a number"),
         ("2024-05-01", "column 'count' holds '2024-05-01' in row 12, not a number"),
+        ("11,766.00", "holds '11,766.00' in row 12, not a number; write it as a plain"),
     ],
 )
 def test_bad_feature_value_is_named(tmp_path, value, words):

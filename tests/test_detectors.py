@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import detectors
 from common.errors import InputError
 from common.files import read_json, write_json
 from common.randomness import torch_seed
+from common.tensors import load_tensors, save_tensors
 from detectors.base import sqrt_balanced_weights
 from detectors.mamba_moe import MambaMoEDetector, suggest_n_experts
 from detectors.memory import Memory, preferred, trust
@@ -496,11 +498,24 @@ def test_synthetic_rows_do_not_outvote_the_labelled_ones(rows):
     assert after > before - 0.02
 
 
+@pytest.mark.parametrize("id", ["extra-trees", "forest"])
+def test_detectors_that_are_fitted_again_tell_of_scores_that_have_changed(fitted, id, tmp_path):
+    fitted[id].save(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detectors.load(id, tmp_path)
+    saved = load_tensors(tmp_path / "rows.safetensors")
+    saved["scores"] += 0.25 * (torch.arange(len(saved["scores"])) == 7)
+    save_tensors(tmp_path / "rows.safetensors", saved)
+    with pytest.warns(UserWarning, match=r"scores rows otherwise than before, by up to 0\.25"):
+        detectors.load(id, tmp_path)
+
+
 @pytest.mark.parametrize("id", BACKENDS)
 def test_settings_that_this_version_does_not_know_are_refused_in_one_sentence(fitted, id, tmp_path):
     fitted[id].save(tmp_path)
     write_json(tmp_path / "settings.json", {"params": {"width": 3}, "width": 3})
-    with pytest.raises(InputError, match="another version; train it again"):
+    with pytest.raises(InputError, match="another version or class; load it with that, or"):
         detectors.load(id, tmp_path)
 
 
@@ -523,7 +538,7 @@ def test_flagship_of_a_version_that_counted_less_is_refused_in_one_sentence(fitt
     settings = read_json(tmp_path / "settings.json")
     del settings["fitted"]["n_known_"]
     write_json(tmp_path / "settings.json", settings)
-    with pytest.raises(InputError, match="another version; train it again"):
+    with pytest.raises(InputError, match="another version or class; load it with that, or"):
         detectors.load("mamba-moe", tmp_path)
 
 

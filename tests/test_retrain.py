@@ -1,5 +1,6 @@
 """The loop's closing link: finds reach the bank and the detector's training set."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import ClassVar
 
@@ -209,6 +210,43 @@ def test_there_is_a_slope_where_gradients_are_off(scenario, mode):
     with mode():
         env.reset(seed=0)
         assert slope(env.core, env.core.z).abs().sum() > 0
+
+
+@contextmanager
+def float64_by_default():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, float64_by_default])
+def test_what_a_caller_has_set_in_torch_changes_nothing(rows, mode, tmp_path):
+    X, y = rows
+    settings = HardeningSettings("extra-trees", rounds=2, timesteps=64)
+
+    def results(folder):
+        flagship = detectors.make("mamba-moe", steps=3).fit(X, y)
+        flagship.save(folder / "flagship")
+        generator = generators.make("cvae", latent_dim=3, steps=3).fit(X, y)
+        generator.save(folder / "generator")
+        flagship = detectors.load("mamba-moe", folder / "flagship")
+        generator = type(generator).load(folder / "generator")
+        env = LatentAnomalyVectorEnv(
+            4, scenario=Scenario.assemble(X, y, generator, flagship, seed=0)
+        )
+        env.reset(seed=0)
+        observed = env.step(np.full((4, 3), 0.5, np.float32))[0]
+        hardened = harden(X, y, settings, 0).scenario
+        return observed, hardened.bank, hardened.detector.decision_function(X)
+
+    expected = results(tmp_path / "plain")
+    with mode():
+        got = results(tmp_path / "mode")
+    for first, second in zip(expected, got, strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def test_finds_of_an_interrupted_retraining_join_the_bank_once(scenario, monkeypatch):

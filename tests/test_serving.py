@@ -63,6 +63,8 @@ def test_what_cannot_be_exported_or_opened_is_one_sentence(rows, tmp_path, monke
         detectors.export_onnx(trees, tmp_path / "model.onnx")
     with pytest.raises(NotFittedError):
         detectors.export_onnx(MambaMoEDetector(), tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="is a folder; name a file with the argument path"):
+        detectors.export_onnx(flagship, tmp_path)
     with pytest.raises(InputError, match="float64 or float32"):
         detectors.export_onnx(flagship, tmp_path / "model.onnx", "float16")
     with pytest.raises(InputError, match="no ONNX file"):
