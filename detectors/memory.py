@@ -14,6 +14,7 @@ N_MEASURES = 2
 DOUBTED = 10  # known anomalies that are half trusted
 MARGIN = 0.05  # of trust, for which other axes than the scaled columns are taken
 PRINCIPAL = 2  # number of the principal axes among those to choose from
+ROWS_A_COLUMN = 1.5  # normal rows: from fewer, principal axes learn what no new row has
 SHRINKAGE = 0.1  # of the principal axes' variances, relative to their mean
 LEAST, MOST = 1e-30, 1e6  # deviation that axes are divided by, and what then stays finite
 
@@ -22,10 +23,10 @@ class Memory(Standardised):
     """Two measures of novelty: mean and least log-distance to groups of remembered normal rows.
 
     The distance is taken in the scaled columns or, if known anomalies stand out much more there, in
-    the columns' own units or, unless most columns have two values, along the principal axes of
-    normal rows. A column counts partly as much as known anomalies stand out in it: a kind not seen
-    yet is likelier to show where seen kinds do than in columns that no anomaly touched. Measures
-    have mean 0 and standard deviation 1 over the normal rows.
+    the columns' own units or, unless most columns have two values or the rows are too few for it,
+    along the principal axes of normal rows. A column counts partly as much as known anomalies stand
+    out in it: a kind not seen yet is likelier to show where seen kinds do than in columns that no
+    anomaly touched. Measures have mean 0 and standard deviation 1 over the normal rows.
     """
 
     axes: Tensor
@@ -57,7 +58,8 @@ class Memory(Standardised):
         chosen = self.normals.choose(len(normals), generator)
         own_units = (unit / unit.max()).diag()
         choices = [torch.eye(len(unit), device=unit.device), level(own_units, normals)]
-        if is_continuous(torch.cat([normals, known])):
+        enough = len(normals) >= ROWS_A_COLUMN * len(unit)
+        if enough and is_continuous(torch.cat([normals, known])):
             choices.append(level(principal_axes(normals), normals))
         trusts = [trust(*self.novelty(axes, normals, known, chosen)) for axes in choices]
         self.trust.fill_(trusts[0])

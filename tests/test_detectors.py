@@ -722,6 +722,14 @@ def test_memory_is_finite_whatever_the_units():
         assert memory(known).isfinite().all()
 
 
+def test_principal_axes_of_few_rows_do_not_make_new_normals_novel():
+    rng = np.random.default_rng(0)
+    normals, new = rng.standard_normal((2, 300, 300))
+    known = rng.standard_normal((30, 300)) + 0.3
+    novelty = Novelty(np.concatenate([normals, known]), np.repeat([0, 1], [300, 30]), seed=0)
+    assert np.median(novelty(new)) < 2
+
+
 def test_other_axes_are_taken_if_they_are_trusted_much_more():
     assert preferred([0.8, 0.84, 0.7]) == 0
     assert preferred([0.8, 0.7, 0.86]) == 2
@@ -1052,8 +1060,8 @@ def test_trees_mix_both_classifiers_and_novelty_by_the_trust(make, rows):
     detector = make(20).fit(*replay_set(X, y, X[y == 1] - 6, 0.5))
     novelty = Novelty(X, y, 0)
     real, every = (detector.ask(part, X) for part in (detector.of_real_, detector.of_all_))
-    share = 4 * novelty.trust
-    expected = (real + share * every) / (1 + share) + novelty.trust * novelty(X)
+    share = 2 * novelty.trust
+    expected = (real + share * every) / (1 + share) + share * novelty(X)
     np.testing.assert_allclose(detector.decision_function(X), expected)
 
 
