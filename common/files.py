@@ -85,7 +85,7 @@ def reading_saved(folder: Path | str) -> Iterator[None]:
         raise
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"{folder} was saved by another version or class; load it with that, or train it again."
+            f"{folder} was saved by another version; train it again, or load it as what it is."
         ) from error
 
 

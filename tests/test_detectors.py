@@ -515,7 +515,7 @@ def test_detectors_that_are_fitted_again_tell_of_scores_that_have_changed(fitted
 def test_settings_that_this_version_does_not_know_are_refused_in_one_sentence(fitted, id, tmp_path):
     fitted[id].save(tmp_path)
     write_json(tmp_path / "settings.json", {"params": {"width": 3}, "width": 3})
-    with pytest.raises(InputError, match="another version or class; load it with that, or"):
+    with pytest.raises(InputError, match="another version; train it again, or load it as"):
         detectors.load(id, tmp_path)
 
 
@@ -538,7 +538,7 @@ def test_flagship_of_a_version_that_counted_less_is_refused_in_one_sentence(fitt
     settings = read_json(tmp_path / "settings.json")
     del settings["fitted"]["n_known_"]
     write_json(tmp_path / "settings.json", settings)
-    with pytest.raises(InputError, match="another version or class; load it with that, or"):
+    with pytest.raises(InputError, match="another version; train it again, or load it as"):
         detectors.load("mamba-moe", tmp_path)
 
 
