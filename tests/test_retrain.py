@@ -444,7 +444,7 @@ def test_the_loop_keeps_to_its_settings(rows, monkeypatch):
         "background",
         "random",
         rounds=2,
-        timesteps=495,
+        timesteps=995,
         top_l=3,
         n_background=50,
         synthetic_weight=0.3,
@@ -452,7 +452,7 @@ def test_the_loop_keeps_to_its_settings(rows, monkeypatch):
     )
     hardened = harden(*rows, settings, 0, on_round=told.append)
     assert told == hardened.history
-    assert [record["queries"] for record in told] == [500, 500]
+    assert [record["queries"] for record in told] == [1000, 1000]
     assert [record["added"] for record in told] == [3, 3]
     (X, y), bank = refreshed[0], hardened.scenario.bank
     np.testing.assert_array_equal(X, np.concatenate([rows[0], bank[:53]]))
