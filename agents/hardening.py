@@ -79,7 +79,8 @@ def harden(
 
     Raises:
         InputError: a name is unknown, a setting is out of range, or a part refuses the rows.
-        ValueError: values that are not finite, mismatched lengths, or labels but 0 and 1.
+        ValueError: values that are not finite or beyond float32, mismatched lengths, or labels
+            other than 0 and 1, both present.
     """
     rng = np.random.default_rng(seed)
     generator, detector = make_parts(settings, rng, progress)

@@ -38,7 +38,8 @@ def make(id: str, **kwargs: Any) -> "Detector":
     was registered with stays its own.
 
     Raises:
-        InputError: the id is unknown, or its class cannot be imported or used.
+        InputError: the id is unknown, or its class cannot be imported. Whether a class that is no
+            `Detector`, and its settings, can be used is told by `fit`.
     """
     from detectors.adapter import AdaptedDetector
     from detectors.base import Detector
