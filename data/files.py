@@ -23,8 +23,10 @@ from data.validation import (
     true_labels,
 )
 
+LABEL = "label"  # the column of the labels, if none is named
 
-def read(path: Path | str, label_column: str = "label", name: str | None = None) -> Table:
+
+def read(path: Path | str, label_column: str = LABEL, name: str | None = None) -> Table:
     """Read a file into a checked table called `name`, by default its path.
 
     A .csv or .parquet file holds features in all columns but `label_column`; an .npz file holds

@@ -6,10 +6,8 @@ from common.errors import InputError
 from common.names import unknown
 from data.adbench import PREFIX, load_adbench
 from data.builtin import BUILTIN, LOADERS
-from data.files import ARRAYS, read
+from data.files import ARRAYS, LABEL, read
 from data.table import Table
-
-LABEL = "label"
 
 
 def load(source: str | Path, label_column: str = LABEL) -> Table:
