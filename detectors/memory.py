@@ -7,15 +7,15 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from detectors.remembered import RememberedRows, column_contrast
+from detectors.remembered import ROWS_AT_ONCE, RememberedRows, batches, column_contrast
 from detectors.standardised import Standardised
 
 N_MEASURES = 2
 DOUBTED = 10  # known anomalies that are half trusted
 MARGIN = 0.05  # of trust, for which other axes than the scaled columns are taken
-PRINCIPAL = 2  # number of the principal axes among those to choose from
-ROWS_A_COLUMN = 1.5  # normal rows: from fewer, principal axes learn what no new row has
-SHRINKAGE = 0.1  # of the principal axes' variances, relative to their mean
+DECORRELATED = 2  # number of the decorrelated axes among those to choose from
+SHRINKAGE = 0.1  # added to the columns' variances before their correlations are undone, of the mean
+FOLDS = 5
 LEAST, MOST = 1e-30, 1e6  # deviation that axes are divided by, and what then stays finite
 
 
@@ -23,10 +23,10 @@ class Memory(Standardised):
     """Two measures of novelty: mean and least log-distance to groups of remembered normal rows.
 
     The distance is taken in the scaled columns or, if known anomalies stand out much more there, in
-    the columns' own units or, unless most columns have two values or the rows are too few for it,
-    along the principal axes of normal rows. A column counts partly as much as known anomalies stand
-    out in it: a kind not seen yet is likelier to show where seen kinds do than in columns that no
-    anomaly touched. Measures have mean 0 and standard deviation 1 over the normal rows.
+    the columns' own units or, unless most columns have two values, along axes in which normal rows
+    are uncorrelated. A column counts partly as much as known anomalies stand out in it: a kind not
+    seen yet is likelier to show where seen kinds do than in columns that no anomaly touched.
+    Measures have mean 0 and standard deviation 1 over the normal rows.
     """
 
     axes: Tensor
@@ -43,7 +43,7 @@ class Memory(Standardised):
     ) -> Tensor:
         """Remember a random choice of normal rows, choose the axes, and set the trust.
 
-        A column's weight is half 1 and half its `column_contrast`; principal axes have none. The
+        A column's weight is half 1 and half its `column_contrast`; decorrelated axes have none. The
         trust is that of the scaled columns, unweighted; see `trust`.
 
         Args:
@@ -53,39 +53,60 @@ class Memory(Standardised):
             generator: of the choice.
 
         Returns:
-            the measures of `normals`, float32 (n, 2), no row being measured against itself.
+            the measures of `normals`, float32 (n, 2), no row being measured against itself, nor
+            along axes that it was decorrelated by.
         """
         chosen = self.normals.choose(len(normals), generator)
-        own_units = (unit / unit.max()).diag()
-        choices = [torch.eye(len(unit), device=unit.device), level(own_units, normals)]
-        enough = len(normals) >= ROWS_A_COLUMN * len(unit)
-        if enough and is_continuous(torch.cat([normals, known])):
-            choices.append(level(principal_axes(normals), normals))
-        trusts = [trust(*self.novelty(axes, normals, known, chosen)) for axes in choices]
+        own_units = unit / unit.max()
+        scales = [
+            torch.ones_like(own_units).float(),
+            level(own_units, normals.double() * own_units),
+        ]
+        trusts = [self._trust(self._remember(s.diag(), normals, chosen), known) for s in scales]
         self.trust.fill_(trusts[0])
+        if len(normals) >= FOLDS and is_continuous(torch.cat([normals, known])):
+            measures = self._remember_decorrelated(normals, chosen)
+            trusts.append(self._trust(measures, known))
         best = preferred(trusts)
-        self.axes.copy_(choices[best])
-        if best < PRINCIPAL:
-            self.axes.mul_((1 + column_contrast(normals, known)) / 2)
-        return self._remember(normals, chosen)
+        if best < DECORRELATED:
+            weight = (1 + column_contrast(normals, known)) / 2
+            measures = self._remember((scales[best] * weight).diag(), normals, chosen)
+        return measures
 
-    def novelty(
-        self, axes: Tensor, normals: Tensor, known: Tensor, chosen: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the first measure along `axes`, float32 (d, d), of normal and of known rows.
+    def _trust(self, own: Tensor, known: Tensor) -> float:
+        """Return the trust told by the measures of normal rows, (n, 2), and known rows, (m, d)."""
+        of_known = torch.cat([self(batch) for batch in known.split(ROWS_AT_ONCE)])
+        return trust(own[:, 0], of_known[:, 0])
 
-        `chosen` numbers the normal rows that are remembered, (m,); other arguments as in `fit`.
-        """
-        self.axes.copy_(axes)
-        own = self._remember(normals, chosen)
-        return own[:, 0], self(known)[:, 0]
-
-    def _remember(self, normals: Tensor, chosen: Tensor) -> Tensor:
+    def _remember(self, axes: Tensor, normals: Tensor, chosen: Tensor) -> Tensor:
         """Store the `chosen` rows and standardise; return the measures of `normals`, (n, 2)."""
-        self.normals.remember(normals[chosen] @ self.axes)
-        measures = self.measures(normals, chosen)
-        self.learn_spread(measures, 1e-3)
-        return self.standardise(measures)
+        self._store(axes, normals[chosen])
+        return self._standardise(self._measure_own(normals, chosen))
+
+    def _remember_decorrelated(self, normals: Tensor, chosen: Tensor) -> Tensor:
+        """Do so along decorrelated axes, of which those that measure a fold are of the others.
+
+        On many columns axes fit their own rows closer than new ones.
+        """
+        measures = normals.new_empty(len(normals), N_MEASURES)
+        for fold in range(FOLDS):
+            held_out = torch.arange(len(normals), device=normals.device) % FOLDS == fold
+            self._store(decorrelated(normals[~held_out]), normals[chosen])
+            own = torch.where(chosen % FOLDS == fold, chosen // FOLDS, -1)
+            measures[held_out] = self._measure_own(normals[held_out], own)
+        self._store(decorrelated(normals), normals[chosen])
+        return self._standardise(measures)
+
+    def _store(self, axes: Tensor, rows: Tensor) -> None:
+        self.axes.copy_(axes)
+        self.normals.remember(rows @ self.axes)
+
+    def _measure_own(self, normals: Tensor, own: Tensor) -> Tensor:
+        return torch.cat([self.measures(*batch) for batch in batches(normals, own)])
+
+    def _standardise(self, own: Tensor) -> Tensor:
+        self.learn_spread(own, 1e-3)
+        return self.standardise(own)
 
     def forward(self, scaled: Tensor) -> Tensor:
         """Return the measures, float32 (n, 2), of scaled rows, float32 (n, d)."""
@@ -104,19 +125,29 @@ def is_continuous(rows: Tensor) -> bool:
     return 2 * int(between.sum()) >= int((low < high).sum())
 
 
-def level(axes: Tensor, normals: Tensor) -> Tensor:
-    """Return float64 axes, (d, d), as float32 ones in which normal rows' mean variance is 1."""
-    variance = (normals.double() @ axes).var(dim=0, correction=0)
+def level(axes: Tensor, along: Tensor) -> Tensor:
+    """Return float64 axes as float32 ones by which rows' mean variance is 1.
+
+    Args:
+        axes: float64 (d,) or (d, d).
+        along: the rows along them, float64 (n, d).
+    """
+    variance = along.var(dim=0, correction=0)
     return (axes / variance.mean().sqrt().clamp(min=LEAST)).clamp(-MOST, MOST).float()
 
 
-def principal_axes(normals: Tensor) -> Tensor:
-    """Return the axes, float64 (d, d), that make the variances of normal rows, (n, d), alike."""
+def decorrelated(normals: Tensor) -> Tensor:
+    """Return axes, float32 (d, d), along which normal rows, (n, d), are uncorrelated and alike.
+
+    The distance along them is Mahalanobis's, with a covariance matrix that is shrunk.
+    """
     exact = normals.double()
-    centred = exact - exact.mean(dim=0)
-    variance, axes = torch.linalg.eigh(centred.T @ centred / len(normals))
-    variance = variance.clamp(min=0)
-    return axes / (variance + SHRINKAGE * variance.mean()).sqrt().clamp(min=LEAST)
+    covariance = torch.cov(exact.T, correction=0).reshape(exact.shape[1], -1)
+    unit = torch.eye(len(covariance)).to(covariance)
+    added = SHRINKAGE * covariance.diagonal().mean() + LEAST
+    factor = torch.linalg.cholesky(covariance + added * unit)
+    axes = torch.linalg.solve_triangular(factor, unit, upper=False).T
+    return level(axes, exact @ axes)
 
 
 def trust(normal: Tensor, known: Tensor) -> float:

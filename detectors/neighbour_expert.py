@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from detectors.remembered import RememberedRows, column_contrast
+from detectors.remembered import RememberedRows, batches, column_contrast
 from detectors.standardised import Standardised
 
 SHRINKAGE = 0.5  # of the axes' variances, relative to their mean
@@ -48,7 +48,7 @@ class NeighbourExpert(Standardised):
         projected, chosen = self.project(normals), self.normals.choose(len(normals), generator)
         self.normals.remember(projected[chosen])
         self.known.remember(self.project(known)[self.known.choose(len(known), generator)])
-        opinions = self.compare(projected, chosen)
+        opinions = torch.cat([self.compare(*batch) for batch in batches(projected, chosen)])
         self.learn_spread(opinions, 1e-4)
         return self.standardise(opinions)
 

@@ -1,5 +1,7 @@
 """Rows that a detector remembers, in groups, and how far other rows are from them."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -45,19 +47,9 @@ class RememberedRows(nn.Module):
 
         Args:
             rows: float32 (n, d).
-            own: numbers of the remembered rows among `rows`, (m,); none is then measured against
-                itself, unless it is the only one.
+            own: numbers of the remembered rows among `rows`, (m,), others being none of a row; none
+                is then measured against itself, unless it is the only one.
         """
-        if own is None:
-            return self._measure(rows)
-        firsts = range(0, len(rows), ROWS_AT_ONCE)
-        batches = [
-            self._measure(rows[first : first + ROWS_AT_ONCE], own - first) for first in firsts
-        ]
-        return torch.cat(batches)
-
-    def _measure(self, rows: Tensor, own: Tensor | None = None) -> Tensor:
-        """Measure at once; numbers in `own` that are none of a row are of other batches."""
         remembered = self.rows.flatten(0, 1)
         lengths = remembered.square().sum(dim=1, keepdim=True)
         squared = torch.addmm(lengths, remembered, rows.T, alpha=-2)
@@ -67,6 +59,12 @@ class RememberedRows(nn.Module):
         nearest = squared.unflatten(0, self.rows.shape[:2]).amin(dim=1)
         nearest = (nearest + rows.square().sum(dim=1)).clamp(min=0) / rows.shape[1]
         return 0.5 * torch.log(nearest + FLOOR).T.contiguous()
+
+
+def batches(rows: Tensor, own: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Split rows, (n, d), and the numbers of the remembered ones among them, (m,)."""
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        yield rows[first : first + ROWS_AT_ONCE], own - first
 
 
 def column_contrast(normals: Tensor, known: Tensor) -> Tensor:

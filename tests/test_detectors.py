@@ -698,7 +698,7 @@ def test_memory_measures_in_scaled_columns_where_units_tell_nothing():
     torch.testing.assert_close(*measures)
 
 
-def test_memory_measures_along_principal_axes_where_anomalies_break_a_correlation():
+def test_memory_undoes_correlations_where_anomalies_break_a_correlation():
     with torch_seed(0) as generator:
         common = torch.randn(600, 1, generator=generator)
         normals = common + 0.1 * torch.randn(600, 4, generator=generator)
@@ -722,12 +722,15 @@ def test_memory_is_finite_whatever_the_units():
         assert memory(known).isfinite().all()
 
 
-def test_principal_axes_of_few_rows_do_not_make_new_normals_novel():
+def test_decorrelated_axes_of_few_rows_do_not_make_new_normals_novel():
     rng = np.random.default_rng(0)
-    normals, new = rng.standard_normal((2, 300, 300))
-    known = rng.standard_normal((30, 300)) + 0.3
+    factors = rng.standard_normal((5, 300))
+    rows = rng.standard_normal((930, 5)) @ factors + 0.3 * rng.standard_normal((930, 300))
+    rows[600:] += 0.3
+    normals, new, known, anomalies = np.split(rows, [300, 600, 630])
     novelty = Novelty(np.concatenate([normals, known]), np.repeat([0, 1], [300, 30]), seed=0)
-    assert np.median(novelty(new)) < 2
+    assert -1 < np.median(novelty(new)) < 1
+    assert np.median(novelty(anomalies)) > 5
 
 
 def test_other_axes_are_taken_if_they_are_trusted_much_more():
