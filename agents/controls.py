@@ -74,7 +74,7 @@ class GradientAgent(Control):
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Return the scaled gradient at the observed latents."""
         core: LatentCore = self.env.get_attr("core")[0]
-        gradient = slope(core, torch.tensor(observation[:, : core.latent_dim]))
+        gradient = slope(core, torch.from_numpy(observation[:, : core.latent_dim]))
         largest = gradient.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
         return (gradient / largest).numpy()
 

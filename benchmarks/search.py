@@ -149,7 +149,7 @@ def run(
         try:
             agent = make_agent(algo, SB3VecEnv(monitor), settings.seed)
             with global_seed(settings.seed):
-                agent.learn(settings.timesteps)
+                agent.learn(settings.timesteps, reset_num_timesteps=True)
         except Exception as error:
             records.append({**cell, "error": reason(error)})
         else:

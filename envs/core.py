@@ -203,7 +203,7 @@ class LatentCore:
     def replace_detector(self, detector: Detector) -> None:
         """Play on against another detector."""
         self.detector = detector
-        self.refresh(torch.arange(len(self.z)))
+        self.refresh(torch.arange(len(self.z), device=self.z.device))
 
     def remember(self, rows: np.ndarray) -> None:
         """Add found `rows`, float64 (m, d) in the input's units, to the bank."""
@@ -219,7 +219,7 @@ class LatentCore:
                 f" place of {self.latent_dim}; partial_fit must keep latent_dim."
             )
         self._adopt(generator)
-        self.refresh(torch.arange(len(self.z)))
+        self.refresh(torch.arange(len(self.z), device=self.z.device))
 
     def _adopt(self, generator: Generator) -> None:
         self.generator = generator
@@ -254,7 +254,7 @@ def checked_actions(actions: np.ndarray, n_lanes: int, size: int) -> Tensor:
         raise InputError(
             f"The actions of {n_lanes} lanes have the shape {given}; give {size} numbers for each."
         )
-    checked = torch.as_tensor(plain, dtype=torch.float32).detach()
+    checked = torch.as_tensor(plain, dtype=torch.float32, device="cpu").detach()
     if checked.isnan().any():
         raise InputError("An action is no number (NaN); give finite ones.")
     return checked

@@ -222,7 +222,16 @@ def float64_by_default():
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.parametrize("mode", [torch.inference_mode, float64_by_default])
+@contextmanager
+def another_device_by_default():
+    with torch.device("meta"):
+        yield
+        assert torch.get_default_device().type == "meta"
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.inference_mode, float64_by_default, another_device_by_default]
+)
 def test_what_a_caller_has_set_in_torch_changes_nothing(rows, mode, tmp_path):
     X, y = rows
     settings = HardeningSettings("extra-trees", rounds=2, timesteps=64)
