@@ -15,7 +15,6 @@ DOUBTED = 10  # known anomalies that are half trusted
 MARGIN = 0.05  # of trust, for which other axes than the scaled columns are taken
 DECORRELATED = 2  # number of the decorrelated axes among those to choose from
 SHRINKAGE = 0.1  # added to the columns' variances before their correlations are undone, of the mean
-FOLDS = 5
 LEAST, MOST = 1e-30, 1e6  # deviation that axes are divided by, and what then stays finite
 
 
@@ -54,17 +53,17 @@ class Memory(Standardised):
 
         Returns:
             the measures of `normals`, float32 (n, 2), no row being measured against itself, nor
-            along axes that it was decorrelated by.
+            along axes that were fitted to it.
         """
         chosen = self.normals.choose(len(normals), generator)
         own_units = unit / unit.max()
-        scales = [
-            torch.ones_like(own_units).float(),
-            level(own_units, normals.double() * own_units),
+        level = own_units / mean_deviation(normals.double() * own_units)
+        scales = [torch.ones_like(own_units).float(), level.clamp(max=MOST).float()]
+        trusts = [
+            self._trust(self._remember(scale.diag(), normals, chosen), known) for scale in scales
         ]
-        trusts = [self._trust(self._remember(s.diag(), normals, chosen), known) for s in scales]
         self.trust.fill_(trusts[0])
-        if len(normals) >= FOLDS and is_continuous(torch.cat([normals, known])):
+        if len(normals) > 1 and is_continuous(torch.cat([normals, known])):
             measures = self._remember_decorrelated(normals, chosen)
             trusts.append(self._trust(measures, known))
         best = preferred(trusts)
@@ -81,28 +80,24 @@ class Memory(Standardised):
     def _remember(self, axes: Tensor, normals: Tensor, chosen: Tensor) -> Tensor:
         """Store the `chosen` rows and standardise; return the measures of `normals`, (n, 2)."""
         self._store(axes, normals[chosen])
-        return self._standardise(self._measure_own(normals, chosen))
+        own = [self.measures(*batch) for batch in batches(normals, chosen)]
+        return self._standardise(torch.cat(own))
 
     def _remember_decorrelated(self, normals: Tensor, chosen: Tensor) -> Tensor:
-        """Do so along decorrelated axes, of which those that measure a fold are of the others.
+        """Do so along decorrelated axes, measuring each row along those of the others.
 
         On many columns axes fit their own rows closer than new ones.
         """
-        measures = normals.new_empty(len(normals), N_MEASURES)
-        for fold in range(FOLDS):
-            held_out = torch.arange(len(normals), device=normals.device) % FOLDS == fold
-            self._store(decorrelated(normals[~held_out]), normals[chosen])
-            own = torch.where(chosen % FOLDS == fold, chosen // FOLDS, -1)
-            measures[held_out] = self._measure_own(normals[held_out], own)
-        self._store(decorrelated(normals), normals[chosen])
-        return self._standardise(measures)
+        axes, bound = decorrelated(normals)
+        centred = normals - normals.mean(dim=0)
+        self._store(axes, centred[chosen])
+        own = [self.measures(*batch, bound) for batch in batches(centred, chosen)]
+        self._store(axes, normals[chosen])
+        return self._standardise(torch.cat(own))
 
     def _store(self, axes: Tensor, rows: Tensor) -> None:
         self.axes.copy_(axes)
         self.normals.remember(rows @ self.axes)
-
-    def _measure_own(self, normals: Tensor, own: Tensor) -> Tensor:
-        return torch.cat([self.measures(*batch) for batch in batches(normals, own)])
 
     def _standardise(self, own: Tensor) -> Tensor:
         self.learn_spread(own, 1e-3)
@@ -112,9 +107,20 @@ class Memory(Standardised):
         """Return the measures, float32 (n, 2), of scaled rows, float32 (n, d)."""
         return self.standardise(self.measures(scaled))
 
-    def measures(self, scaled: Tensor, own: Tensor | None = None) -> Tensor:
-        """Mean and least log-distance, (n, 2), of scaled rows; `own` as in `RememberedRows`."""
-        log_distance = self.normals(scaled @ self.axes, own)
+    def measures(
+        self, scaled: Tensor, own: Tensor | None = None, bound: float | None = None
+    ) -> Tensor:
+        """Return mean and least log-distance, float32 (n, 2), of scaled rows, float32 (n, d).
+
+        Args:
+            scaled: the rows; centred, if there is a `bound`.
+            own: as in `RememberedRows`.
+            bound: that of `decorrelated`; measure each row as if it had been left out there, by the
+                formula of Sherman & Morrison (1950).
+        """
+        along = scaled @ self.axes
+        pull = None if bound is None else 1 / (bound - along.square().sum(dim=1))
+        log_distance = self.normals(along, own, pull)
         return torch.stack([log_distance.mean(dim=1), log_distance.amin(dim=1)], dim=1)
 
 
@@ -125,21 +131,18 @@ def is_continuous(rows: Tensor) -> bool:
     return 2 * int(between.sum()) >= int((low < high).sum())
 
 
-def level(axes: Tensor, along: Tensor) -> Tensor:
-    """Return float64 axes as float32 ones by which rows' mean variance is 1.
-
-    Args:
-        axes: float64 (d,) or (d, d).
-        along: the rows along them, float64 (n, d).
-    """
-    variance = along.var(dim=0, correction=0)
-    return (axes / variance.mean().sqrt().clamp(min=LEAST)).clamp(-MOST, MOST).float()
+def mean_deviation(along: Tensor) -> Tensor:
+    """Return the root of the mean variance of rows along axes, float64 (n, d), but no 0."""
+    return along.var(dim=0, correction=0).mean().sqrt().clamp(min=LEAST)
 
 
-def decorrelated(normals: Tensor) -> Tensor:
-    """Return axes, float32 (d, d), along which normal rows, (n, d), are uncorrelated and alike.
+def decorrelated(normals: Tensor) -> tuple[Tensor, float]:
+    """Return axes, (d, d), along which normal rows, float32 (n, d), are uncorrelated and alike.
 
     The distance along them is Mahalanobis's, with a covariance matrix that is shrunk.
+
+    Returns:
+        axes; what the squared length along them of every centred normal row is below.
     """
     exact = normals.double()
     covariance = torch.cov(exact.T, correction=0).reshape(exact.shape[1], -1)
@@ -147,7 +150,9 @@ def decorrelated(normals: Tensor) -> Tensor:
     added = SHRINKAGE * covariance.diagonal().mean() + LEAST
     factor = torch.linalg.cholesky(covariance + added * unit)
     axes = torch.linalg.solve_triangular(factor, unit, upper=False).T
-    return level(axes, exact @ axes)
+    deviation = mean_deviation(exact @ axes)
+    bound = (len(normals) - 1) / float(deviation) ** 2
+    return (axes / deviation).clamp(-MOST, MOST), bound
 
 
 def trust(normal: Tensor, known: Tensor) -> float:

@@ -39,7 +39,9 @@ class RememberedRows(nn.Module):
         """Hold `rows`, float32 (m, d)."""
         self.rows.copy_(rows.view_as(self.rows))
 
-    def forward(self, rows: Tensor, own: Tensor | None = None) -> Tensor:
+    def forward(
+        self, rows: Tensor, own: Tensor | None = None, pull: Tensor | None = None
+    ) -> Tensor:
         """Return the log-distances of `rows`, (n, d), to the nearest of each group, (n, groups).
 
         The distance is the root of the mean squared difference. What a row adds to all its squared
@@ -49,10 +51,14 @@ class RememberedRows(nn.Module):
             rows: float32 (n, d).
             own: numbers of the remembered rows among `rows`, (m,), others being none of a row; none
                 is then measured against itself, unless it is the only one.
+            pull: float32 (n,); so many times the squared scalar product of a row and its difference
+                from a remembered one is added to their squared distance.
         """
         remembered = self.rows.flatten(0, 1)
         lengths = remembered.square().sum(dim=1, keepdim=True)
         squared = torch.addmm(lengths, remembered, rows.T, alpha=-2)
+        if pull is not None:
+            squared += pull * (rows.square().sum(dim=1) + (squared - lengths) / 2).square()
         if own is not None and self.rows.shape[1] > 1:
             here = ((own >= 0) & (own < len(rows))).nonzero().squeeze(1)
             squared[here, own[here]] = torch.inf
